@@ -1,0 +1,88 @@
+"""Settings of one installation. Profiles change settings only, never code paths.
+
+Order: environment (`FINMAAS_*`), then `config.toml` of the home folder, then the defaults here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from finmaas_core.errors import EnvironmentFault
+from finmaas_core.home import Home, find_home
+
+DEFAULT_PORT_BASE = 8100
+# Offsets from `port_base`. Serve replicas and Ray's internals take the rest of the block.
+PORT_OFFSETS = {"gateway": 0, "api": 1, "ray_dashboard": 2, "ray_gcs": 3, "serve_http": 4, "ray_client": 5}
+REPLICA_PORTS = 60  # replica ports: port_base + 20 up to port_base + 20 + REPLICA_PORTS
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; read once, at the start of a process."""
+
+    model_config = SettingsConfigDict(env_prefix="FINMAAS_", extra="forbid")
+
+    home: Path
+    profile: Literal["embedded", "cluster", "kubernetes"] = "embedded"
+    host: str = "127.0.0.1"
+    port_base: int = DEFAULT_PORT_BASE
+    # Empty: SQLite in the home folder. Else a SQLAlchemy URL, e.g. postgresql+psycopg://…
+    database_url: str = ""
+    # Logical CPU slots that the embedded Ray declares: a policy, not the number of cores.
+    ray_slots: int = 16
+    # The address of an existing Ray dashboard (profile cluster); empty: the embedded one.
+    ray_dashboard_url: str = ""
+    gateway_id: str = "gw-1"
+    max_request_bytes: int = 4 * 1024 * 1024
+
+    @property
+    def paths(self) -> Home:
+        return Home(self.home)
+
+    def port(self, name: str) -> int:
+        """The port of a part named in PORT_OFFSETS."""
+        return self.port_base + PORT_OFFSETS[name]
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{self.host}:{self.port('api')}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.port('gateway')}"
+
+    @property
+    def dashboard_url(self) -> str:
+        return self.ray_dashboard_url or f"http://{self.host}:{self.port('ray_dashboard')}"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.paths.database}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which arrives as init values."""
+        return env_settings, init_settings
+
+
+def load_settings(home: str | Path | None = None) -> Settings:
+    """Settings of the installation in `home` (see `find_home`); EnvironmentFault for a config that cannot be read."""
+    found = find_home(home)
+    values: dict[str, Any] = {}
+    if found.config.exists():
+        try:
+            values = tomllib.loads(found.config.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise EnvironmentFault(f"{found.config} is not valid TOML: {error}; mend or delete it") from error
+    settings = Settings(**{**values, "home": found.root})
+    return settings.model_copy(update={"home": found.root})

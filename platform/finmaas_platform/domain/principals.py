@@ -1,0 +1,55 @@
+"""Who acts: principals, their roles, and the caller of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from finmaas_core.errors import NotAllowed
+
+
+class Role(StrEnum):
+    """What a principal may do; see docs/concepts/access.md for the table."""
+
+    PLATFORM_ADMIN = "platform-admin"
+    TENANT_ADMIN = "tenant-admin"
+    ML_ENGINEER = "ml-engineer"
+    APP_DEVELOPER = "app-developer"
+    ANNOTATOR = "annotator"
+    APPROVER = "approver"
+    AUDITOR = "auditor"
+
+
+class CallerKind(StrEnum):
+    """What sort of credential stands behind a request."""
+
+    PRINCIPAL = "principal"  # an access token of a person or service account
+    JOB = "job"  # a token scoped to one attempt of one job
+    NODE = "node"  # a Ray node (the cluster token)
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The authenticated sender of a request; `tenant_id` is None only for platform-wide callers."""
+
+    kind: CallerKind
+    id: str
+    name: str
+    role: Role | None = None
+    tenant_id: str | None = None
+    # Set for kind JOB only.
+    job_id: str | None = None
+    attempt: int | None = None
+
+    @property
+    def is_platform_wide(self) -> bool:
+        return self.role is Role.PLATFORM_ADMIN or (self.role is Role.AUDITOR and self.tenant_id is None)
+
+    def require(self, *roles: Role) -> None:
+        """Raises NotAllowed unless the caller holds one of the roles; platform-admin may do everything."""
+        if self.kind is CallerKind.PRINCIPAL and self.role in (*roles, Role.PLATFORM_ADMIN):
+            return
+        wanted = " or ".join(roles) or "platform-admin"
+        held = self.role or self.kind
+        raise NotAllowed(f"{self.name} holds the role {held}; this needs {wanted}; ask a tenant-admin for it")
