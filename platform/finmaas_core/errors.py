@@ -1,23 +1,23 @@
 """The errors a user can meet, as one tree. No HTTP here: two tables elsewhere map codes to statuses.
 
-    FinmaasError
-    ├── InvalidInput            bad_input          something the caller sent cannot be used
-    │   ├── BadRow              bad_row            a row of an imported file, named by file and line
-    │   ├── InvalidSpec         invalid_spec       a job or endpoint spec that cannot work
-    │   └── PromptTooLong       prompt_too_long    more tokens than the endpoint's context holds
-    ├── NotAuthenticated        not_authenticated  no credential, or one that is wrong, revoked or expired
-    ├── NotAllowed              not_allowed        a known principal that may not do this
-    ├── NotFound                not_found          no such object in the caller's sight
-    ├── Conflict                conflict           the object's state forbids the change
-    │   ├── AlreadyExists       already_exists     the name is taken
-    │   ├── VersionMismatch     version_mismatch   If-Match names an older version
-    │   └── StaleAttempt        stale_attempt      a fenced attempt tried to write
-    ├── LimitReached            limit_reached      a quota or allowance is used up
-    ├── Corrupt                 corrupt            bytes do not match their digest
-    ├── Unavailable             unavailable        a part that is needed does not answer
-    │   ├── StoreFull           store_full         no room left in the blob store or database
-    │   └── WrongSchema         wrong_schema       the database was made by another release
-    └── EnvironmentFault        environment        this machine lacks something: port, compiler, memory, disk
+FinmaasError
+├── InvalidInput            bad_input          something the caller sent cannot be used
+│   ├── BadRow              bad_row            a row of an imported file, named by file and line
+│   ├── InvalidSpec         invalid_spec       a job or endpoint spec that cannot work
+│   └── PromptTooLong       prompt_too_long    more tokens than the endpoint's context holds
+├── NotAuthenticated        not_authenticated  no credential, or one that is wrong, revoked or expired
+├── NotAllowed              not_allowed        a known principal that may not do this
+├── NotFound                not_found          no such object in the caller's sight
+├── Conflict                conflict           the object's state forbids the change
+│   ├── AlreadyExists       already_exists     the name is taken
+│   ├── VersionMismatch     version_mismatch   If-Match names an older version
+│   └── StaleAttempt        stale_attempt      a fenced attempt tried to write
+├── LimitReached            limit_reached      a quota or allowance is used up
+├── Corrupt                 corrupt            bytes do not match their digest
+├── Unavailable             unavailable        a part that is needed does not answer
+│   ├── StoreFull           store_full         no room left in the blob store or database
+│   └── WrongSchema         wrong_schema       the database was made by another release
+└── EnvironmentFault        environment        this machine lacks something: port, compiler, memory, disk
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""The processes of the embedded profile, and how to recognise them again.
+
+Every process we start carries two environment variables, which its descendants inherit: FINMAAS_INSTANCE (the
+home folder it belongs to) and FINMAAS_PART. They are how `down` ends all of ours, Ray's daemons and workers
+included, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from finmaas_core.settings import Settings
+from finmaas_platform.cluster.ray_head import ray_head_command
+
+INSTANCE_VARIABLE = "FINMAAS_INSTANCE"
+PART_VARIABLE = "FINMAAS_PART"
+MAX_LOG_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep alive; `health_url` answers 2xx once it is up."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    health_url: str = ""
+    port: int = 0
+    stop_grace_s: float = 10.0
+
+
+def list_parts(settings: Settings) -> tuple[Part, ...]:
+    """What the embedded profile runs, in the order in which it is stopped."""
+    ray_argv, ray_env = ray_head_command(settings)
+    return (
+        Part(
+            name="gateway",
+            argv=(sys.executable, "-m", "finmaas_serving.gateway"),
+            health_url=f"{settings.gateway_url}/healthz",
+            port=settings.port("gateway"),
+        ),
+        Part(
+            name="control-plane",
+            argv=(sys.executable, "-m", "finmaas_platform.control_plane"),
+            health_url=f"{settings.api_url}/api/v1/health",
+            port=settings.port("api"),
+        ),
+        Part(
+            name="ray",
+            argv=tuple(ray_argv),
+            env=ray_env,
+            health_url=f"{settings.dashboard_url}/api/version",
+            port=settings.port("ray_dashboard"),
+            stop_grace_s=20.0,
+        ),
+    )
+
+
+def start_part(part: Part, settings: Settings) -> subprocess.Popen[bytes]:
+    """Starts a part in a session of its own, its output appended to `logs/<part>.log`."""
+    log_path = settings.paths.logs / f"{part.name}.log"
+    rotate_log(log_path)
+    env = {**os.environ, **part.env, "FINMAAS_HOME": str(settings.home), **marks(settings.home, part.name)}
+    env.setdefault("PYTHONUNBUFFERED", "1")
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            part.argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=settings.home,
+            start_new_session=True,
+        )
+
+
+def marks(home: Path, part: str) -> dict[str, str]:
+    """The environment by which a process is known as ours."""
+    return {INSTANCE_VARIABLE: str(home), PART_VARIABLE: part}
+
+
+def rotate_log(path: Path) -> None:
+    """Keeps one older file once a log is large."""
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+
+
+def find_processes(home: Path, part: str | None = None) -> list[psutil.Process]:
+    """Every living process of this home (of one part, if given), this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            env = process.environ()
+        except (psutil.Error, OSError):
+            continue  # gone already, or another user's
+        if env.get(INSTANCE_VARIABLE) == str(home) and part in (None, env.get(PART_VARIABLE)):
+            found.append(process)
+    return found
+
+
+def end_processes(processes: Iterable[psutil.Process], grace_s: float) -> int:
+    """Asks processes to end, waits, then kills what is left; returns how many had to be killed."""
+    asked = list(processes)
+    for process in asked:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(asked, timeout=grace_s)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=10)
+    return len(alive)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
