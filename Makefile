@@ -1,0 +1,84 @@
+# `make help` lists the targets. Two of them do all the set-up by themselves: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+ACCEL ?= cpu
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(ACCEL)
+SOURCES := platform registry training serving tests
+
+export FINMAAS_HOME ?= $(CURDIR)/.finmaas
+
+.PHONY: help setup demo test test-unit soak check lint types imports format bench bench-gateway bench-serving docs sbom wheels lock lock-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install everything into .venv (ACCEL=cpu|gpu, WHEELS=folder for a site without internet)
+
+$(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/torch-cpu.txt pyproject.toml infra/install.sh
+	@echo "Installing into $(VENV) from requirements/$(ACCEL).txt …"
+	@start=$$(date +%s); ACCEL=$(ACCEL) PYTHON=$(PYTHON) infra/install.sh $(VENV) \
+	  && date +%s > /dev/null && echo $$(( $$(date +%s) - start )) > $(STAMP) \
+	  && echo "Installed in $$(cat $(STAMP)) s."
+
+demo: ## run the main job on this machine and leave it running (DATA=file TEXT=column LABEL=column BASE=folder)
+	@start=$$(date +%s); $(MAKE) --no-print-directory setup \
+	  && FINMAAS_SETUP_SECONDS=$$(( $$(date +%s) - start )) $(RUN)/python -m finmaas_platform.demo \
+	    $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") $(if $(LABEL),--label "$(LABEL)") $(if $(BASE),--base "$(BASE)")
+
+test: setup ## run every test that this machine can run, the demo among them
+	$(RUN)/pytest $(ARGS)
+
+test-unit: setup ## run the tests that need no Ray, vLLM or database server
+	$(RUN)/pytest -m "not integration" $(ARGS)
+
+check: lint types imports ## lint, types and import contracts
+
+lint: setup ## ruff: rules and format
+	$(RUN)/ruff check $(SOURCES)
+	$(RUN)/ruff format --check $(SOURCES)
+
+types: setup ## mypy, strict
+	$(RUN)/mypy
+
+imports: setup ## the layers, and what the control plane must not import
+	$(RUN)/lint-imports
+
+format: setup ## let ruff mend what it can
+	$(RUN)/ruff check --fix $(SOURCES)
+	$(RUN)/ruff format $(SOURCES)
+
+bench: bench-gateway bench-serving ## every benchmark; JSON in build/bench
+
+bench-gateway: setup ## the gateway against its own upstream
+	$(RUN)/python tests/benchmarks/bench_gateway.py
+
+bench-serving: setup ## bare vLLM, the replica's port and the gateway, one after the other
+	$(RUN)/python tests/benchmarks/bench_serving.py
+
+docs: setup ## write docs/reference from the OpenAPI description and the CLI
+	$(RUN)/python -m finmaas_platform.openapi
+	$(RUN)/python -m finmaas_platform.cli.reference
+
+sbom: setup ## software bill of materials (CycloneDX) of what is installed, in build/
+	@mkdir -p build
+	$(RUN)/cyclonedx-py environment $(VENV) --of JSON -o build/sbom.cdx.json
+	@echo "Wrote build/sbom.cdx.json"
+
+wheels: setup ## fill build/wheels for sites without internet; install there with `make setup WHEELS=folder`
+	@mkdir -p build/wheels
+	$(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/bootstrap.txt
+	$(if $(filter cpu,$(ACCEL)),$(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/torch-cpu.txt \
+	  || $(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/torch-cpu.txt --index-url https://download.pytorch.org/whl/cpu)
+	$(RUN)/python -m pip wheel --quiet --no-deps -w build/wheels -r requirements/$(ACCEL).txt
+
+lock: ## resolve the lock files anew
+	infra/lock.sh
+
+lock-check: setup ## resolve the gpu lock without installing it
+	$(RUN)/uv pip install --dry-run --no-deps --python-platform x86_64-manylinux_2_28 --target build/gpu-dry-run -r requirements/gpu.txt
+
+clean: ## remove build outputs (not .finmaas, not .venv)
+	rm -rf build dist

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Resolves the lock files anew. Run it after a change of dependencies; commit what it writes.
+# The CPU build of torch must be findable: set UV_FIND_LINKS or UV_EXTRA_INDEX_URL if PyPI alone is configured.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=${UV:-.venv/bin/uv}
+common=(--python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet)
+
+"$uv" pip compile pyproject.toml requirements/cpu.in --extra postgres --group dev \
+  --override requirements/overrides.txt "${common[@]}" -o requirements/cpu.txt
+"$uv" pip compile pyproject.toml --extra postgres --extra training --extra serving --group dev \
+  --python-platform x86_64-manylinux_2_28 "${common[@]}" -o requirements/gpu.txt
+
+# Two parts are installed before the rest: uv itself, and the CPU build of torch, which has an index of its own.
+python3 - <<'PY'
+import pathlib, re
+folder = pathlib.Path("requirements")
+blocks = re.split(r"(?m)^(?=[a-z0-9])", (folder / "cpu.txt").read_text())
+pick = lambda name: "".join(block for block in blocks if block.startswith(f"{name}=="))
+(folder / "bootstrap.txt").write_text(pick("uv"))
+(folder / "torch-cpu.txt").write_text(pick("torch"))
+(folder / "cpu.txt").write_text("".join(block for block in blocks if not block.startswith("torch==")))
+PY
