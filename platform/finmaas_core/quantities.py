@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from finmaas_core.errors import InvalidInput
 
 NANO = 1_000_000_000
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +46,6 @@ class Gpus:
 
 def check_digest(text: str) -> str:
     """Returns a SHA-256 digest in lower-case hex, or raises InvalidInput."""
-    if not _DIGEST.match(text):
+    if not _DIGEST.fullmatch(text):
         raise InvalidInput(f"{text[:80]!r} is not a SHA-256 digest; give 64 lower-case hex digits")
     return text

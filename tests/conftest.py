@@ -1,0 +1,39 @@
+"""Shared by all tests: where real data lies, and the rule on skips.
+
+A skip is only accepted for a part that cannot be installed on this machine: its reason must begin with one of
+ALLOWED_SKIPS. Any other skip fails the run, and all are printed (`-ra`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no real data")
+_forbidden_skips: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real finance data, from FINMAAS_DATA; a test that needs it is skipped where there is none."""
+    folder = os.environ.get("FINMAAS_DATA")
+    if not folder:
+        pytest.skip("no real data: set FINMAAS_DATA to its folder")
+    return Path(folder)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Notes every skip that this machine could have avoided."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(ALLOWED_SKIPS):
+            _forbidden_skips.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fails a run that skipped what could have been installed."""
+    if _forbidden_skips and exitstatus == pytest.ExitCode.OK:
+        print("\nskipped, though its part could have been installed:", *_forbidden_skips, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
