@@ -1,0 +1,109 @@
+"""Datasets: importing files as immutable versions, and looking at them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finmaas_core.errors import InvalidInput
+from finmaas_platform.sdk.objects import Dataset, DatasetVersion
+from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
+from finmaas_platform.sdk.transport import Transport
+
+CHUNK_BYTES = 1 << 20
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+Rows = list[dict[str, Any]]
+
+
+class Datasets:
+    """`client.datasets`. References may leave out the project (`default/default`) and the version (the newest)."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._http = transport
+
+    def list(self, project: str | None = None) -> Iterator[Dataset]:
+        """The datasets of a project, or all in the caller's sight."""
+        return self._http.pages(Dataset, "/datasets", project=project)
+
+    def get(self, name: str, project: str = DEFAULT_PROJECT) -> Dataset:
+        """One dataset; NotFound."""
+        return Dataset.model_validate(self._http.get(f"/datasets/{parse_ref(name, project).path}"))
+
+    def versions(self, name: str, project: str = DEFAULT_PROJECT) -> Iterator[DatasetVersion]:
+        """The versions of a dataset."""
+        return self._http.pages(DatasetVersion, f"/datasets/{parse_ref(name, project).path}/versions")
+
+    def version(self, ref: str, project: str = DEFAULT_PROJECT) -> DatasetVersion:
+        """One version; without a number the newest."""
+        return DatasetVersion.model_validate(self._http.get(self._version_path(parse_ref(ref, project))))
+
+    def rows(
+        self, ref: str, project: str = DEFAULT_PROJECT, *, split: str | None = None, limit: int | None = None
+    ) -> Rows:
+        """The first rows of a split."""
+        path = self._version_path(parse_ref(ref, project))
+        items: Rows = self._http.get(f"{path}/rows", split=split, limit=limit)["items"]
+        return items
+
+    def import_file(
+        self,
+        file: str | os.PathLike[str],
+        name: str,
+        project: str = DEFAULT_PROJECT,
+        *,
+        shape: str | None = None,
+        text: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        splits: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        on_progress: OnBytes | None = None,
+    ) -> DatasetVersion:
+        """Streams a file to a new version; the same content gives the version that is there already.
+
+        `text`, `label` and `group` name columns; `splits` is like `0.8,0.1,0.1`. BadRow names the first bad row.
+        """
+        path = Path(file)
+        if not path.is_file():
+            raise InvalidInput(f"{path} is not a file; give a .csv, .jsonl, .xlsx or .parquet")
+        size = path.stat().st_size
+        target = parse_ref(name, project)
+        params = {
+            "filename": path.name,
+            "shape": shape,
+            "text": text,
+            "label": label,
+            "group": group,
+            "splits": splits,
+            **(options or {}),
+        }
+        response = self._http.upload(
+            "POST",
+            f"/datasets/{target.path}/versions",
+            lambda: read_chunks(path, size, on_progress),
+            size,
+            params=params,
+        )
+        return DatasetVersion.model_validate(response.json())
+
+    def _version_path(self, ref: Ref) -> str:
+        version = ref.version
+        if version is None:
+            version = self.get(ref.name, ref.project).latest_version
+        if version is None:
+            version = max(item.version for item in self.versions(ref.name, ref.project))
+        return f"/datasets/{ref.path}/versions/{version}"
+
+
+def read_chunks(path: Path, size: int, on_progress: OnBytes | None) -> Iterator[bytes]:
+    """A file's bytes, with a call after each chunk that has been taken."""
+    done = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+            done += len(chunk)
+            if on_progress is not None:
+                on_progress(done, size)

@@ -1,0 +1,297 @@
+"""What the API answers, as frozen objects. Fields that a newer server adds are ignored, never an error."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FINISHED_JOB_STATES = frozenset({"succeeded", "failed", "cancelled"})
+FINISHED_ENDPOINT_STATES = frozenset({"stopped", "failed"})
+
+
+class ApiObject(BaseModel):
+    """Base of everything here; `to_json()` gives it back as plain JSON values."""
+
+    # `model_` and `schema` are ordinary words of this API.
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), populate_by_name=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values under the API's own field names."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class WhoAmI(ApiObject):
+    """The principal behind the token in use."""
+
+    id: str
+    name: str
+    kind: str = ""
+    role: str | None = None
+    tenant: str | None = None
+
+
+class Tenant(ApiObject):
+    """A business unit."""
+
+    id: str
+    name: str
+    display_name: str = ""
+    state: str
+    created_at: datetime
+    version: int = 1
+
+
+class Project(ApiObject):
+    """A use case inside a tenant; `ref` is `tenant/project`."""
+
+    id: str
+    name: str
+    tenant: str
+    display_name: str = ""
+    created_at: datetime
+    version: int = 1
+
+    @property
+    def ref(self) -> str:
+        return f"{self.tenant}/{self.name}"
+
+
+class Principal(ApiObject):
+    """A user or service account."""
+
+    id: str
+    name: str
+    role: str
+    kind: str = "user"
+    tenant: str | None = None
+    disabled: bool = False
+    created_at: datetime
+    version: int = 1
+
+
+class AccessToken(ApiObject):
+    """A principal's credential; `token` is there once, in the answer that made it."""
+
+    id: str
+    principal_id: str
+    token: str | None = None
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class ApiKey(ApiObject):
+    """A project's gateway credential; `key` is there once, in the answer that made it."""
+
+    id: str
+    name: str
+    project: str
+    models: tuple[str, ...] = ("*",)
+    key: str | None = None
+    created_at: datetime
+    created_by: str = ""
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+class Grant(ApiObject):
+    """Lets `project` call an endpoint of another project."""
+
+    id: str
+    endpoint: str
+    project: str
+    created_at: datetime
+    created_by: str = ""
+    revoked_at: datetime | None = None
+
+
+class Dataset(ApiObject):
+    """A named sequence of dataset versions."""
+
+    id: str
+    name: str
+    project: str
+    latest_version: int | None = None
+    created_at: datetime
+
+
+class DatasetVersion(ApiObject):
+    """One immutable snapshot of rows; `splits` counts rows by split."""
+
+    id: str
+    dataset: str
+    version: int
+    ref: str
+    shape: str
+    rows: int
+    splits: dict[str, int] = Field(default_factory=dict)
+    columns: Any = Field(default=None, alias="schema")
+    stats: dict[str, Any] = Field(default_factory=dict)
+    digest: str = ""
+    created_at: datetime
+    created_by: str = ""
+
+
+class FileEntry(ApiObject):
+    """One file of a model version, by its SHA-256."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class Lineage(ApiObject):
+    """Where a model version came from."""
+
+    job_id: str | None = None
+    dataset_version_id: str | None = None
+    base_version_id: str | None = None
+
+
+class Model(ApiObject):
+    """A named sequence of model versions."""
+
+    id: str
+    name: str
+    project: str
+    latest_version: int | None = None
+    created_at: datetime
+
+
+class ModelVersion(ApiObject):
+    """One immutable artefact: full weights, or an adapter on a base."""
+
+    id: str
+    model: str
+    version: int
+    ref: str
+    kind: str
+    files: tuple[FileEntry, ...] = ()
+    size_bytes: int = 0
+    digest: str = ""
+    description: str | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    lineage: Lineage = Lineage()
+    created_at: datetime
+    created_by: str = ""
+
+
+class Progress(ApiObject):
+    """How far a job is."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    stage: str | None = None
+
+
+class Job(ApiObject):
+    """A training or evaluation job; `metrics` holds the latest value of each."""
+
+    id: str
+    project: str
+    kind: str
+    spec: dict[str, Any]
+    state: str
+    reason: str = ""
+    attempt: int = 0
+    progress: Progress = Progress()
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    result: dict[str, Any] | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    version: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED_JOB_STATES
+
+
+class Attempt(ApiObject):
+    """One try at a job."""
+
+    number: int
+    state: str
+    reason: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class MetricPoint(ApiObject):
+    """Named values at one training step."""
+
+    step: int
+    values: dict[str, float]
+
+
+class ServedVersion(ApiObject):
+    """The model version that an endpoint serves."""
+
+    id: str
+    ref: str
+
+
+class Endpoint(ApiObject):
+    """A served name."""
+
+    id: str
+    name: str
+    project: str
+    # Named so in the API; `model_version` is not one of pydantic's own names.
+    model_version: ServedVersion
+    state: str
+    reason: str = ""
+    replicas: int = 1
+    ready_replicas: int = 0
+    engine: dict[str, Any] = Field(default_factory=dict)
+    created_at: datetime
+    version: int = 1
+
+    @property
+    def ref(self) -> str:
+        return f"{self.project}/{self.name}"
+
+
+class UsageRecord(ApiObject):
+    """What one gateway request used."""
+
+    request_id: str
+    at: datetime
+    key_id: str
+    endpoint_id: str
+    path: str = ""
+    status: int
+    stream: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    ttft_ms: float | None = None
+    duration_ms: float = 0.0
+    finish: str = ""
+
+
+class UsageTotal(ApiObject):
+    """Sums over the requests to one endpoint."""
+
+    endpoint_id: str
+    endpoint: str | None = None
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class AuditEvent(ApiObject):
+    """Who did what to which, before and after."""
+
+    id: str
+    at: datetime
+    caller_name: str = ""
+    caller_kind: str = ""
+    action: str
+    target: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    request_id: str | None = None
