@@ -74,7 +74,12 @@ def make_engine(url: str) -> Engine:
     def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
         # SQLAlchemy begins transactions itself (below); the driver must not begin others on its own.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_S}000"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"busy_timeout={BUSY_TIMEOUT_S}000",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -99,3 +104,19 @@ def unit_of_work(sessions: SessionFactory) -> Iterator[Session]:
     """One transaction: commits at the end, rolls back when anything is raised."""
     with sessions() as session, session.begin():
         yield session
+
+
+@contextmanager
+def read_unit(sessions: SessionFactory) -> Iterator[Session]:
+    """One transaction that only reads: it waits for no writer, and sees one moment of the database throughout."""
+    with sessions() as session, session.begin():
+        begin_reading(session)
+        yield session
+
+
+def begin_reading(session: Session) -> None:
+    """Begins the session's transaction as a reading one (SQLite: deferred; PostgreSQL: repeatable read)."""
+    options = {"sqlite_begin": "DEFERRED"}
+    if session.get_bind().dialect.name == "postgresql":
+        options = {"isolation_level": "REPEATABLE READ"}
+    session.connection(execution_options=options)

@@ -38,6 +38,8 @@ class Caller:
     name: str
     role: Role | None = None
     tenant_id: str | None = None
+    # The caller's tenant is frozen: reading goes on, changing does not.
+    is_frozen: bool = False
     # Set for kind JOB only.
     job_id: str | None = None
     attempt: int | None = None

@@ -1,0 +1,33 @@
+"""All row modules in one place, so that `Base.metadata` is whole for migrations and tests."""
+
+from __future__ import annotations
+
+from finmaas_platform.db import (
+    access_tokens,
+    api_keys,
+    audit_events,
+    grants,
+    idempotency,
+    job_tokens,
+    principals,
+    projects,
+    snapshots,
+    tenants,
+    usage_records,
+)
+from finmaas_platform.db.base import Base
+
+metadata = Base.metadata
+ROW_MODULES = (
+    access_tokens,
+    api_keys,
+    audit_events,
+    grants,
+    idempotency,
+    job_tokens,
+    principals,
+    projects,
+    snapshots,
+    tenants,
+    usage_records,
+)

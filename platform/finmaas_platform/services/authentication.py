@@ -1,0 +1,77 @@
+"""From a bearer token to a caller. What the caller may then do is decided by roles and tenant scope."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from finmaas_core.errors import NotAuthenticated
+from finmaas_platform.db.access_tokens import AccessTokenRow
+from finmaas_platform.db.job_tokens import JobTokenRow
+from finmaas_platform.db.tenants import TenantRow
+from finmaas_platform.deps import PlatformSecrets
+from finmaas_platform.domain.principals import Caller, CallerKind, Role
+from finmaas_platform.domain.tenants import TenantState
+from finmaas_platform.services.tokens import TokenPrefix, hash_token
+
+WRONG_TOKEN = "this token is wrong, revoked or expired; ask an admin for a new one"  # noqa: S105 - a message
+
+
+def authenticate(session: Session, secrets: PlatformSecrets, token: str, now: datetime) -> Caller:
+    """The caller behind a token. Raises NotAuthenticated, with the same words for every reason.
+
+    Unlike most services it has no caller to scope by: it is what makes one.
+    """
+    if token.startswith(TokenPrefix.NODE) and secrets.is_cluster_token(token):
+        return Caller(CallerKind.NODE, "node", "a Ray node")
+    if token.startswith(TokenPrefix.GATEWAY) and secrets.is_gateway_token(token):
+        return Caller(CallerKind.GATEWAY, "gateway", "a gateway")
+    hashed = hash_token(secrets.pepper, token)
+    if token.startswith(TokenPrefix.ACCESS):
+        return _authenticate_principal(session, hashed, now)
+    if token.startswith(TokenPrefix.JOB):
+        return _authenticate_job(session, hashed, now)
+    raise NotAuthenticated(WRONG_TOKEN)
+
+
+def _authenticate_principal(session: Session, hashed: str, now: datetime) -> Caller:
+    row = session.scalar(select(AccessTokenRow).where(AccessTokenRow.hash == hashed))
+    if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+        raise NotAuthenticated(WRONG_TOKEN)
+    principal = row.principal
+    if principal.disabled:
+        raise NotAuthenticated(WRONG_TOKEN)
+    state = _tenant_state(session, principal.tenant_id)
+    if state is TenantState.CLOSED:
+        raise NotAuthenticated(WRONG_TOKEN)
+    return Caller(
+        CallerKind.PRINCIPAL,
+        principal.id,
+        principal.name,
+        role=Role(principal.role),
+        tenant_id=principal.tenant_id,
+        is_frozen=state is TenantState.FROZEN,
+    )
+
+
+def _tenant_state(session: Session, tenant_id: str | None) -> TenantState:
+    if tenant_id is None:
+        return TenantState.ACTIVE
+    tenant = session.get_one(TenantRow, tenant_id)
+    return TenantState(tenant.state)
+
+
+def _authenticate_job(session: Session, hashed: str, now: datetime) -> Caller:
+    row = session.get(JobTokenRow, hashed)
+    if row is None or row.expires_at <= now:
+        raise NotAuthenticated(WRONG_TOKEN)
+    return Caller(
+        CallerKind.JOB,
+        row.job_id,
+        f"job {row.job_id}, attempt {row.attempt}",
+        tenant_id=row.tenant_id,
+        job_id=row.job_id,
+        attempt=row.attempt,
+    )
