@@ -23,7 +23,7 @@ Baseline = Literal["majority", "tfidf"]
 
 
 class TrainingSpec(BaseModel):
-    """One fine-tuning run. The defaults fit a small model on two CPU workers; a real base wants a lower learning rate."""
+    """One fine-tuning run. The defaults fit a small model on two CPU workers; a real base wants a lower rate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +37,11 @@ class TrainingSpec(BaseModel):
     epochs: int = Field(default=3, ge=1, le=1000, description="Passes over the training split.")
     max_steps: int | None = Field(default=None, ge=1, description="Ends the run after so many steps, epochs or not.")
     batch_size: int = Field(default=64, ge=1, description="Rows per optimizer step, over all workers.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows per worker and forward pass; fewer need less memory. All at once if absent.",
+    )
     learning_rate: float = Field(default=2e-3, gt=0, le=1, description="Peak learning rate.")
     schedule: Literal["cosine", "one_cycle", "constant"] = Field(default="one_cycle")
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps that warm up.")
