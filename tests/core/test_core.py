@@ -60,7 +60,9 @@ class TestDigests:
 
 
 class TestHome:
-    def test_nearest_marker_above_wins_over_the_users_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nearest_marker_above_wins_over_the_users_home(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("FINMAAS_HOME", raising=False)
         (tmp_path / ".finmaas").mkdir()
         (tmp_path / "a" / "b").mkdir(parents=True)

@@ -1,0 +1,107 @@
+"""The demo as the end-to-end test of the main job, and the faults that it must survive."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from integration_helpers import Installation, wait_until
+
+from finmaas_platform.sdk import Client
+
+pytestmark = [pytest.mark.integration]
+DEMO_LIMIT_S = 600
+
+
+@pytest.fixture(scope="module")
+def demo(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:  # type: ignore[type-arg]
+    """The report of the demo, run on the shared installation in a folder of its own."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = run_demo(installation, folder)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return json.loads((folder / "build" / "demo" / "report.json").read_text()), folder
+
+
+def run_demo(installation: Installation, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finmaas_platform.demo"],
+        cwd=folder,
+        env=installation.env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEMO_LIMIT_S * 2,
+    )
+
+
+@pytest.mark.timeout(DEMO_LIMIT_S * 2)
+class TestDemo:
+    def test_it_ends_in_time_with_a_model_that_beats_what_stands_beside_it(self, demo: tuple[dict, Path]) -> None:  # type: ignore[type-arg]
+        report, _ = demo
+        assert report["seconds_total"] <= DEMO_LIMIT_S
+        scores = report["eval"]
+        assert scores["exact_match"] >= 0.85
+        assert scores["exact_match"] > scores["tfidf_exact_match"] > scores["base_exact_match"]
+        assert report["train"]["tokens_per_s"] > 0
+        assert report["gateway"]["tokens_per_s"] > 0
+        assert report["gateway"]["ttft_ms_p50"] < 500
+
+    def test_run_again_it_is_quick_and_repeats_nothing(
+        self, demo: tuple[dict, Path], installation: Installation
+    ) -> None:  # type: ignore[type-arg]
+        first, folder = demo
+        with installation.client() as client:
+            before = count_things(client)
+            done = run_demo(installation, folder)
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+            again = json.loads((folder / "build" / "demo" / "report.json").read_text())
+            assert again["seconds_total"] < 60
+            assert again["eval"]["exact_match"] == first["eval"]["exact_match"]
+            assert count_things(client) == before
+
+    def test_the_stock_client_gets_the_right_answer_and_is_metered(
+        self,
+        demo: tuple[dict, Path],
+        installation: Installation,  # type: ignore[type-arg]
+    ) -> None:
+        endpoint = demo[0]["endpoint"]
+        with installation.client() as client:
+            key = client.keys.create("stock-client", "default/default", models=["*"])
+            assert key.key
+            gateway = openai.OpenAI(base_url=f"{installation.settings.gateway_url}/v1", api_key=key.key, max_retries=5)
+            wait_until(lambda: knows(gateway, endpoint), 30, "the gateway learns the key")
+            row = client.datasets.rows("bank-intents", split="train", limit=1)[0]
+            answer = gateway.chat.completions.create(
+                model=endpoint, messages=[{"role": "user", "content": row["text"]}], temperature=0
+            )
+            assert answer.choices[0].message.content == row["label"]
+            wait_until(lambda: usage_of(client, key.id), 15, "the usage record arrives")
+
+
+def knows(gateway: openai.OpenAI, endpoint: str) -> bool:
+    try:
+        return endpoint in {model.id for model in gateway.models.list()}
+    except openai.AuthenticationError:
+        return False
+
+
+def usage_of(client: Client, key_id: str) -> list[object]:
+    return [record for record in client.usage.list(project="default/default") if record.key_id == key_id]
+
+
+def count_things(client: Client) -> dict[str, int]:
+    def count(things: Iterator[object]) -> int:
+        return sum(1 for _ in things)
+
+    models = [model.name for model in client.models.list(project="default/default")]
+    return {
+        "datasets": count(client.datasets.versions("bank-intents")),
+        "model versions": sum(count(client.models.versions(name)) for name in models),
+        "jobs": count(client.jobs.list(project="default/default")),
+        "endpoints": count(client.endpoints.list(project="default/default")),
+    }
