@@ -1,4 +1,4 @@
-"""Leases: how the reconcilers of several control planes share rows and do nothing twice. Claiming is written once, here.
+"""Leases: how reconcilers of several control planes share rows and do nothing twice. Claiming is written once, here.
 
 A claim writes a fresh token into the row. Whoever applies a plan updates `WHERE id AND lease_token`: zero rows mean
 that the lease was broken, by another control plane after it expired, or by a request that changed the object
@@ -8,7 +8,7 @@ meanwhile (`break_lease`); then the plan is dropped.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -71,7 +71,7 @@ def update_leased(session: Session, row: LeasedRow, token: str, values: dict[str
 
 
 def break_lease(row: Leased, now: datetime) -> None:
-    """For requests that change a leased row: what a reconciler plans for it at this moment is dropped, and planned anew."""
+    """For requests that change a leased row: what a reconciler plans for it meanwhile is dropped, and planned anew."""
     row.lease_token = None
     row.lease_expires_at = None
     row.due_at = now
@@ -111,7 +111,7 @@ def wake_after_commit(session: Session, reconciler: str) -> None:
     session.info.setdefault(_WAKES, set()).add(reconciler)
 
 
-def on_wake(sessions: SessionFactory, callback: Any) -> Any:
+def on_wake(sessions: SessionFactory, callback: Callable[[str], None]) -> Callable[[], None]:
     """Calls `callback(reconciler)` after each commit that asked for it; returns a function that ends this."""
 
     def after_commit(session: Session) -> None:

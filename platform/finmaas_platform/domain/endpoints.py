@@ -41,7 +41,7 @@ class EndpointState(StrEnum):
 
 _S = EndpointState
 TRANSITIONS: Mapping[EndpointState, frozenset[EndpointState]] = {
-    _S.PENDING: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.PENDING: frozenset({_S.STARTING, _S.READY, _S.FAILED, _S.STOPPED}),
     _S.STARTING: frozenset({_S.READY, _S.FAILED, _S.STOPPED}),
     _S.READY: frozenset({_S.STARTING, _S.FAILED, _S.STOPPED}),
     _S.FAILED: frozenset({_S.STARTING, _S.READY, _S.STOPPED}),

@@ -296,6 +296,12 @@ def _plan_failed(job: Job, attempt: Attempt, run: ObservedRun, logs: tuple[Actio
     )
 
 
+def plan_refused(job: Job, cause: str) -> Plan:
+    """The cluster answered, but will not take the open attempt: no other try would fare better."""
+    reason = f"the cluster refuses attempt {job.attempt}: {shorten(cause)}"
+    return Plan(JobState.FAILED, reason, closes_attempt=AttemptState.FAILED, counts_failure=True, next_look_s=0)
+
+
 def _describe_end(run: ObservedRun) -> str:
     if run.state is RunState.SUCCEEDED:
         return "its process ended without handing in a result; see the log"
