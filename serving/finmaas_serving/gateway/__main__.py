@@ -1,0 +1,30 @@
+"""`python -m finmaas_serving.gateway`: one gateway process, settings from FINMAAS_HOME and FINMAAS_*."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import uvloop
+
+from finmaas_core.errors import FinmaasError
+from finmaas_core.settings import load_settings
+from finmaas_core.telemetry import configure_logging, get_logger
+from finmaas_serving.gateway.server import serve
+
+
+def main() -> int:
+    """Runs until told to stop; 1 when it cannot start."""
+    configure_logging("gateway")
+    gc.collect()
+    gc.freeze()  # what the imports made stays; collections look only at what requests make
+    try:
+        uvloop.run(serve(load_settings()))
+    except FinmaasError as error:
+        get_logger().error("gateway.failed", code=error.code, error=error.message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""An answer that comes as one body: its usage, the client's name of the model, and what an engine's error means."""
+
+from __future__ import annotations
+
+import msgspec
+
+from finmaas_core.errors import Corrupt
+from finmaas_serving.gateway.errors import INVALID, SERVER, Problem, upstream_failed
+from finmaas_serving.gateway.sse import Usage
+
+RETRY_AFTER_S = 5
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    usage: Usage | None = None
+
+
+class _EngineError(msgspec.Struct):
+    message: str = ""
+    param: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _EngineError | None = None
+    message: str = ""
+    param: str | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_error = msgspec.json.Decoder(_ErrorBody).decode
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[bytes, Usage | None]:
+    """The body for the client and the engine's count; Corrupt when the body is not an answer."""
+    try:
+        answer = _decode_answer(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Corrupt(f"its answer is not JSON as expected: {error}") from None
+    if answer.model != engine_model or engine_model == public_model:
+        return body, answer.usage
+    old, new = b'"model":"%b"' % engine_model.encode(), b'"model":"%b"' % public_model.encode()
+    renamed = body.replace(old, new, 1)
+    if renamed is body or renamed == body:
+        fields = _FIELDS.decode(body)
+        fields["model"] = msgspec.Raw(new[8:])
+        renamed = msgspec.json.encode(fields)
+    return renamed, answer.usage
+
+
+def engine_problem(status: int, body: bytes) -> Problem:
+    """What the client is told when the engine refuses: OpenAI's types and codes instead of the engine's."""
+    message, param = _engine_message(body)
+    if status in (404, 405, 401, 403):  # the replica does not know the model: it is being replaced
+        return Problem(503, SERVER, "endpoint_not_ready", "the replica does not serve the model", None, RETRY_AFTER_S)
+    if status in (429, 503):
+        return Problem(503, SERVER, "engine_overloaded", message or "the model is busy", None, RETRY_AFTER_S)
+    if 400 <= status < 500:
+        code = "context_length_exceeded" if "maximum context length" in message else "invalid_request"
+        return Problem(status, INVALID, code, message or f"the engine refused the request ({status})", param)
+    return upstream_failed(f"it answered {status}")
+
+
+def _engine_message(body: bytes) -> tuple[str, str | None]:
+    try:
+        read = _decode_error(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body[:500].decode(errors="replace"), None
+    error = read.error or _EngineError(read.message, read.param)
+    return error.message, error.param

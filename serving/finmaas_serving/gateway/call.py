@@ -1,0 +1,344 @@
+"""One request on its way to a replica and back: attempts, rewriting, and its usage record.
+
+The order at the end is fixed: the record is in the spool, then the last bytes go to the client. A request that a
+replica began to answer is never sent twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Protocol
+
+from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
+from finmaas_serving.gateway import errors, wire
+from finmaas_serving.gateway.answer import engine_problem, read_answer
+from finmaas_serving.gateway.body import CallBody, engine_body
+from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.errors import Problem, problem_of
+from finmaas_serving.gateway.router import choose_replica, not_ready
+from finmaas_serving.gateway.snapshot import Key, Route
+from finmaas_serving.gateway.spool import UsageRecord
+from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.upstream import Exchange, Replica
+
+COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
+_NO_ROOM = StoreFull(
+    "the gateway cannot record usage: its disk is full; the operator has to free room", retry_after_s=30
+)
+STOPPED = "stopped"
+
+
+class Client(Protocol):
+    """The client's side, as a call sees it."""
+
+    def respond(self, status: int, content_type: bytes, body: bytes) -> None: ...
+
+    def refuse(self, problem: Problem) -> None: ...
+
+    def start_stream(self, content_type: bytes) -> None: ...
+
+    def send(self, data: bytes) -> None: ...
+
+    def end_stream(self) -> None: ...
+
+    def break_off(self, data: bytes) -> None:
+        """Sends the last bytes of a stream that cannot be completed, and closes."""
+
+
+class Call:
+    """A call of a model; lives from the whole request to the last byte of the answer."""
+
+    __slots__ = (
+        "_at",
+        "_attempts",
+        "_body",
+        "_bytes",
+        "_client",
+        "_content_type",
+        "_deadline",
+        "_exchange",
+        "_gateway",
+        "_key",
+        "_parts",
+        "_path",
+        "_paused_at",
+        "_recorded",
+        "_replica",
+        "_request_id",
+        "_rewriter",
+        "_route",
+        "_started",
+        "_status",
+        "_streaming",
+        "_tried",
+        "_ttft",
+        "_usage",
+    )
+
+    def __init__(
+        self, gateway: Gateway, client: Client, request_id: str, path: str, key: Key, route: Route, body: CallBody
+    ) -> None:
+        self._gateway = gateway
+        self._client = client
+        self._request_id = request_id
+        self._path = path
+        self._key = key
+        self._route = route
+        self._body = body
+        self._at = time.time()
+        self._started = gateway.loop.time()
+        self._deadline = self._started + gateway.limits.first_byte_s
+        self._paused_at: float | None = None
+        self._attempts = 0
+        self._tried: list[Replica] = []
+        self._exchange: Exchange | None = None
+        self._replica: Replica | None = None
+        self._rewriter: StreamRewriter | None = None
+        self._usage: Usage | None = None
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._status = 0
+        self._content_type = wire.JSON
+        self._streaming = False  # the client has the head of a stream
+        self._ttft: float | None = None
+        self._recorded = True  # nothing to record until room is set aside
+
+    def start(self) -> None:
+        """Sets room for the record aside and sends the request off; answers with the reason when it cannot."""
+        if not self._gateway.spool.reserve():
+            self._client.refuse(problem_of(_NO_ROOM))
+            return
+        self._recorded = False
+        self._gateway.running += 1
+        self._attempt()
+
+    def client_gone(self) -> None:
+        """The client left: the connection to the replica is closed at once, which stops the engine."""
+        if self._recorded:
+            return
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._try_record(499, CLIENT_LEFT)
+
+    def pause(self) -> None:
+        """The client reads too slowly."""
+        self._paused_at = self._gateway.loop.time()
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        self._paused_at = None
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def overdue(self, now: float) -> bool:
+        """Ends the call when its replica has been silent too long; True when it is the client that does not read."""
+        if self._paused_at is not None:
+            return now > self._paused_at + self._gateway.limits.stalled_s
+        if now > self._deadline and not self._recorded:
+            if self._exchange is not None:
+                self._exchange.cancel()
+            self._fail(errors.upstream_timeout("no answer in time"))
+        return False
+
+    # The way there.
+
+    def _attempt(self) -> None:
+        gateway, route = self._gateway, self._route
+        replicas = gateway.replicas.of(route.app) if route.state != STOPPED else []
+        replica = choose_replica(replicas, self._tried, gateway.loop.time(), gateway.next_turn())
+        if replica is None:
+            self._give_up(problem_of(not_ready(route)))
+            return
+        self._attempts += 1
+        self._replica = replica
+        # Serve mounts each application under its own name.
+        path = f"/{route.app}{self._path}".encode()
+        body = engine_body(self._body, route.model_name)
+        request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body)
+        self._exchange = Exchange(replica, request, self, gateway.loop)
+        if self._paused_at is not None:
+            self._exchange.pause()
+
+    def _attempt_id(self) -> bytes:
+        """The request id as the engine sees it: a second attempt must not look like the first one coming twice."""
+        tail = f"-{self._attempts}" if self._attempts > 1 else ""
+        return f"{self._request_id}{tail}".encode()
+
+    def upstream_failed(self, what: str, *, answered: bool, reused: bool) -> None:
+        self._exchange = None
+        if self._recorded:
+            return
+        if self._rewriter is not None and self._rewriter.done:
+            self._complete_stream()
+            return
+        if not answered and self._attempts < self._gateway.limits.attempts:
+            if not reused and self._replica is not None:  # a kept connection may just have been closed for its age
+                self._tried.append(self._replica)
+            self._attempt()
+            return
+        self._fail(errors.upstream_failed(what))
+
+    # The way back.
+
+    def upstream_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        self._status = status
+        self._content_type = headers.get(b"content-type", wire.JSON)
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
+        if status == 200 and self._body.stream and self._content_type.startswith(b"text/event-stream"):
+            body = self._body
+            self._rewriter = StreamRewriter(
+                self._route.model_name,
+                body.model,
+                show_usage=body.show_usage,
+                show_continuous=body.show_continuous,
+                samples=body.samples,
+                choices=body.choices,
+            )
+
+    def upstream_body(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._bytes += len(data)
+
+    def upstream_read(self) -> None:
+        rewriter = self._rewriter
+        if rewriter is None:
+            if self._bytes > self._gateway.limits.answer_bytes:
+                self._drop("its answer is too long")
+            return
+        parts = self._parts
+        if not parts:
+            return
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        try:
+            out = rewriter.feed(data)
+        except Corrupt as error:
+            self._drop(error.message)
+            return
+        now = self._gateway.loop.time()
+        self._deadline = now + self._gateway.limits.gap_s
+        if self._ttft is None:
+            self._ttft = now - self._started
+        if rewriter.done and not self._try_record(200, UPSTREAM_FAILED if rewriter.failed else COMPLETE):
+            return
+        if out:
+            self._forward(out)
+
+    def upstream_done(self) -> None:
+        self._exchange = None
+        if self._rewriter is not None:
+            if self._rewriter.done:
+                self._complete_stream()
+            elif not self._recorded:
+                self._fail(errors.upstream_failed("its stream ended before it was complete"))
+        elif not self._recorded:
+            self._answer(b"".join(self._parts))
+
+    def _forward(self, data: bytes) -> None:
+        if not self._streaming:
+            self._streaming = True
+            self._client.start_stream(self._content_type)
+        self._client.send(data)
+
+    def _complete_stream(self) -> None:
+        if self._streaming:
+            self._client.end_stream()
+        else:
+            self._client.break_off(b"")
+
+    def _answer(self, body: bytes) -> None:
+        """An answer in one piece: read, recorded, sent."""
+        if self._status != 200:
+            problem = engine_problem(self._status, body)
+            finish = COMPLETE if problem.status < 500 else UPSTREAM_FAILED
+            if self._try_record(problem.status, finish):
+                self._client.refuse(problem)
+            return
+        try:
+            body, self._usage = read_answer(body, self._route.model_name, self._body.model)
+        except Corrupt as error:
+            self._fail(errors.upstream_failed(error.message))
+            return
+        self._ttft = self._gateway.loop.time() - self._started
+        if self._try_record(200, COMPLETE):
+            self._client.respond(200, self._content_type, body)
+
+    def _drop(self, what: str) -> None:
+        """The replica answers something that cannot be passed on."""
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._fail(errors.upstream_failed(what))
+
+    def _fail(self, problem: Problem) -> None:
+        """The answer cannot be completed: an error instead of it, or at the end of what was sent."""
+        self._exchange = None
+        if not self._try_record(problem.status, UPSTREAM_FAILED):
+            return
+        if self._streaming:
+            self._client.break_off(problem.event())
+        else:
+            self._client.refuse(problem)
+
+    def _give_up(self, problem: Problem) -> None:
+        """No replica took the request, so there is nothing to record."""
+        if self._attempts:
+            self._fail(problem)
+            return
+        self._recorded = True
+        self._gateway.running -= 1
+        self._gateway.spool.give_back()
+        self._client.refuse(problem)
+
+    # The record.
+
+    def _try_record(self, status: int, finish: str) -> bool:
+        """Writes the usage record; when that fails the client gets an error in place of the rest of its answer."""
+        if self._recorded:
+            return True
+        self._recorded = True
+        self._gateway.running -= 1
+        try:
+            self._gateway.spool.append(self._record(status, finish))
+        except StoreFull as error:
+            self._unrecorded(error)
+            return False
+        return True
+
+    def _unrecorded(self, error: FinmaasError) -> None:
+        self._gateway.spool.broken = True
+        if self._exchange is not None:
+            self._exchange.cancel()
+        if self._streaming:
+            self._client.break_off(problem_of(error).event())
+        else:
+            self._client.refuse(problem_of(error))
+
+    def _record(self, status: int, finish: str) -> UsageRecord:
+        usage = self._rewriter.usage if self._rewriter is not None else self._usage
+        count = usage or Usage()
+        now = self._gateway.loop.time()
+        key, route = self._key, self._route
+        return UsageRecord(
+            request_id=self._request_id,
+            at=datetime.fromtimestamp(self._at, UTC),
+            key_id=key.key_id,
+            project_id=key.project_id,
+            tenant_id=key.tenant_id,
+            endpoint_id=route.endpoint_id,
+            model_version_id=route.model_version_id,
+            path=self._path,
+            status=status,
+            stream=self._body.stream,
+            prompt_tokens=count.prompt_tokens,
+            completion_tokens=count.completion_tokens or 0,
+            cached_tokens=count.cached_tokens,
+            ttft_ms=None if self._ttft is None else round(self._ttft * 1000, 3),
+            duration_ms=round((now - self._started) * 1000, 3),
+            replica=self._replica.name if self._replica is not None else None,
+            finish=finish,
+            counted_by="engine" if usage is not None else "gateway",
+        )

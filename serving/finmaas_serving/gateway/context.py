@@ -1,0 +1,84 @@
+"""What every request of one gateway process shares."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from finmaas_serving.gateway.snapshot import SnapshotHolder
+from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.gateway.upstream import ReplicaBook
+
+if TYPE_CHECKING:
+    from finmaas_serving.gateway.protocol import ClientConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much and how long, in bytes and seconds."""
+
+    body_bytes: int = 4 * 1024 * 1024
+    head_bytes: int = 64 * 1024
+    answer_bytes: int = 64 * 1024 * 1024  # an answer that is not streamed is held whole
+    head_s: float = 10.0  # from the first byte of a head to its last
+    body_s: float = 120.0
+    idle_s: float = 75.0  # keep-alive
+    first_byte_s: float = 600.0  # waiting for a replica's first byte
+    gap_s: float = 120.0  # between two pieces of an answer
+    stalled_s: float = 60.0  # a client that does not read
+    linger_s: float = 2.0  # reading on after a refusal, so that the client gets to see it
+    attempts: int = 3
+    drain_s: float = 30.0
+    pipelined: int = 16  # requests waiting on one connection before reading stops
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The parts, and the counters that tell how they fare."""
+
+    pepper: bytes
+    snapshots: SnapshotHolder
+    replicas: ReplicaBook
+    spool: Spool
+    loop: asyncio.AbstractEventLoop
+    limits: Limits = field(default_factory=Limits)
+    connections: set[ClientConnection] = field(default_factory=set)
+    draining: bool = False
+    drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
+    running: int = 0  # requests on their way to a replica and back
+    replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
+    _prefix: str = field(default_factory=lambda: "req_" + secrets.token_hex(6))
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _turns: itertools.count[int] = field(default_factory=itertools.count)
+
+    def new_request_id(self) -> str:
+        """Unique over all gateways and restarts: random for the process, then a running number."""
+        return f"{self._prefix}{next(self._numbers):010x}"
+
+    def next_turn(self) -> int:
+        return next(self._turns)
+
+    def readiness(self) -> tuple[bool, dict[str, object]]:
+        """Whether requests can be served, and how fresh what they are judged by is."""
+        snapshot = self.snapshots.current
+        ready = snapshot.number >= 0 and not self.draining and not self.spool.broken
+        heard = self.replicas_heard_at
+        return ready, {
+            "status": "ready" if ready else "draining" if self.draining else "not ready",
+            "snapshot": {
+                "number": snapshot.number if snapshot.number >= 0 else None,
+                "issued_at": snapshot.issued_at or None,
+                "age_s": round(self.snapshots.age_s, 1) if snapshot.number >= 0 else None,
+                "source": self.snapshots.source,
+            },
+            "replicas": {
+                "count": self.replicas.count(),
+                "age_s": round(time.time() - heard, 1) if heard else None,
+            },
+            "usage_waiting": self.spool.waiting,
+            "running": self.running,
+        }

@@ -1,0 +1,147 @@
+"""The loops beside the requests: what comes from the control plane and from Ray, and what goes to the control plane.
+
+Each goes on for ever, waits longer after each failure, and leaves what it last knew in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from finmaas_core.errors import Corrupt, Unavailable
+from finmaas_core.home import read_secret
+from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.replicas import parse_replicas
+
+SNAPSHOT_WAIT_S = 20
+REPLICAS_EVERY_S = 1.0
+SWEEP_EVERY_S = 1.0
+SYNC_EVERY_S = 0.05
+DELIVER_EVERY_S = 0.5
+BATCH = 500
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
+log = get_logger()
+
+
+class _Accepted(msgspec.Struct):
+    accepted_through: int
+
+
+def make_client(base_url: str, token: str = "") -> httpx.AsyncClient:
+    """A client for the platform's own parts: no proxy from the environment stands between them."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(base_url=base_url, headers=headers, timeout=SNAPSHOT_WAIT_S + 10, trust_env=False)
+
+
+async def keep_going(name: str, step: Callable[[], Awaitable[None]]) -> None:
+    """Runs a step for ever; after a failure it says so once, and waits longer each time until the step works again."""
+    pause = 0.0
+    while True:
+        try:
+            await step()
+        except (httpx.HTTPError, Corrupt, Unavailable, OSError, msgspec.DecodeError, ValueError) as error:
+            if not pause:
+                log.warning("feed.away", feed=name, error=f"{type(error).__name__}: {error}")
+            pause = min(pause * 2 or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+            continue
+        if pause:
+            log.info("feed.back", feed=name)
+        pause = 0.0
+
+
+async def fetch_snapshot(gateway: Gateway, api: httpx.AsyncClient) -> None:
+    """One long poll: takes a newer snapshot, or hears that there is none."""
+    holder = gateway.snapshots
+    # A copy from disk is confirmed without waiting; later the control plane holds the request until there is news.
+    wait_s = SNAPSHOT_WAIT_S if holder.source == "control-plane" else 0
+    params = {"after": holder.current.number, "wait_s": wait_s}
+    answer = await api.get("/api/v1/gateway/snapshot", params=params)
+    if answer.status_code == httpx.codes.NOT_MODIFIED:
+        holder.confirm()
+        return
+    answer.raise_for_status()
+    if not holder.take(answer.content):
+        raise Corrupt("the control plane offers an older snapshot than the one in use; it is refused")
+    log.info("snapshot.taken", number=holder.current.number, keys=len(holder.current.keys))
+
+
+async def fetch_replicas(gateway: Gateway, dashboard: httpx.AsyncClient, token_file: Path) -> None:
+    """Asks Ray Serve which replicas take requests."""
+    answer = await dashboard.get("/api/serve/applications/", headers=_ray_headers(token_file))
+    answer.raise_for_status()
+    gateway.replicas.replace(parse_replicas(answer.json()))
+    gateway.replicas_heard_at = time.time()
+    await asyncio.sleep(REPLICAS_EVERY_S)
+
+
+async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient) -> bool:
+    """Delivers one batch; False when there was nothing to deliver."""
+    batch = spool.read(spool.acknowledged, BATCH)
+    if not batch:
+        return False
+    records = b",".join(payload for _, payload in batch)
+    name = msgspec.json.encode(f"{gateway_id}.{spool.spool_id}")
+    body = b'{"gateway_id":%b,"records":[%b]}' % (name, records)
+    answer = await api.post("/api/v1/gateway/usage", content=body, headers={"content-type": "application/json"})
+    answer.raise_for_status()
+    through = msgspec.json.decode(answer.content, type=_Accepted).accepted_through
+    if through <= spool.acknowledged:
+        raise Unavailable("the control plane took none of the usage records")
+    spool.acknowledge(through)
+    return True
+
+
+async def sync_spool(spool: Spool, loop: asyncio.AbstractEventLoop) -> None:
+    """One group fsync, off the loop's thread."""
+    await asyncio.sleep(SYNC_EVERY_S)
+    if not spool.dirty:
+        return
+    group = spool.start_sync()
+    try:
+        await loop.run_in_executor(None, group.run)
+    except OSError as error:
+        spool.finish_sync(group, failed=True)
+        log.error("spool.broken", error=str(error))
+        return
+    spool.finish_sync(group)
+
+
+async def sweep(gateway: Gateway) -> None:
+    """Looks after connections that take too long."""
+    await asyncio.sleep(SWEEP_EVERY_S)
+    now = gateway.loop.time()
+    for connection in list(gateway.connections):
+        connection.sweep(now)
+
+
+def _ray_headers(token_file: Path) -> dict[str, str]:
+    """Ray's token; read each time, because the cluster may make it after the gateway has started."""
+    return {"authorization": f"Bearer {read_secret(token_file)}"} if token_file.exists() else {}
+
+
+def start_feeds(
+    gateway: Gateway, gateway_id: str, api: httpx.AsyncClient, dashboard: httpx.AsyncClient, ray_token: Path
+) -> list[asyncio.Task[None]]:
+    """Starts all loops as tasks."""
+
+    async def deliver() -> None:
+        if not await deliver_usage(gateway.spool, gateway_id, api):
+            await asyncio.sleep(DELIVER_EVERY_S)
+
+    steps: dict[str, Callable[[], Awaitable[None]]] = {
+        "control_plane": partial(fetch_snapshot, gateway, api),
+        "ray": partial(fetch_replicas, gateway, dashboard, ray_token),
+        "usage": deliver,
+        "spool": partial(sync_spool, gateway.spool, gateway.loop),
+        "sweep": partial(sweep, gateway),
+    }
+    return [asyncio.create_task(keep_going(name, step), name=name) for name, step in steps.items()]

@@ -1,0 +1,419 @@
+"""The client's side of a connection: HTTP/1.1 in, answers out, one at a time and in order.
+
+Holds what HTTP asks for (keep-alive, pipelining, chunked bodies, `Expect`, limits, closing so that the last answer is
+seen). A client that closes its sending side while it waits for an answer counts as gone, as with other proxies: that
+is the only sign of a closed connection that comes in time to stop the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import cast
+
+import httptools
+
+from finmaas_core.errors import FinmaasError
+from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway import errors, routes, wire
+from finmaas_serving.gateway.body import read_body
+from finmaas_serving.gateway.call import Call
+from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.errors import Problem, problem_of
+from finmaas_serving.gateway.router import authorise, resolve
+from finmaas_serving.gateway.snapshot import Key
+
+log = get_logger()
+NEVER = math.inf
+MAX_HEADERS = 128
+
+
+class Request:
+    """One request as it arrives."""
+
+    __slots__ = (
+        "authorization", "body", "complete", "continued", "echo", "expects", "id", "keep_alive", "key", "length",
+        "method", "old", "parts", "path", "problem", "received",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.path = ""
+        self.authorization: bytes | None = None
+        self.echo: bytes | None = None
+        self.id = ""
+        self.old = False  # HTTP/1.0: knows no chunks
+        self.keep_alive = False
+        self.expects = False
+        self.continued = False
+        self.length = 0  # as announced
+        self.received = 0
+        self.parts: list[bytes] = []
+        self.complete = False
+        self.key: Key | None = None
+        self.problem: Problem | None = None
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes", "_header_count",
+        "_in_head", "_incoming", "_lingering", "_parser", "_queue", "_raw_bytes", "_read_paused", "_transport", "_url",
+        "_write_paused",
+    )  # fmt: skip
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: list[Request] = []
+        self._incoming: Request | None = None  # being read
+        self._answering: Request | None = None  # being answered
+        self._call: Call | None = None
+        self._in_head = False
+        self._raw_bytes = 0  # of the head being read, as they came
+        self._head_bytes = 0  # of the head being read, as parsed
+        self._header_count = 0
+        self._url = b""
+        self._chunked = False  # the answer under way is sent in chunks
+        self._close_after = False
+        self._lingering = False
+        self._read_paused = False
+        self._write_paused = False
+        self._deadline = gateway.loop.time() + gateway.limits.head_s
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        self._gateway.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gateway.connections.discard(self)
+        if self._gateway.draining and not self._gateway.connections:
+            self._gateway.drained.set()
+        self._leave()
+        self._transport = None
+
+    def eof_received(self) -> None:
+        self._leave()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering or self._close_after:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._no_more()
+        except httptools.HttpParserError as error:
+            self._broken(errors.bad_http(f"this is not a proper HTTP/1.1 request: {error}"))
+        if self._in_head:
+            self._raw_bytes += len(data)
+            if max(self._raw_bytes, self._head_bytes) > self._gateway.limits.head_bytes and not self._close_after:
+                self._broken(self._long_head())
+        self._advance()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._call is not None:
+            self._call.pause()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._call is not None:
+            self._call.resume()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._incoming = Request()
+        self._in_head = True
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.head_s
+        self._raw_bytes = self._head_bytes = self._header_count = 0
+        self._url = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._incoming
+        if request is None or not self._in_head:  # a trailer
+            return
+        self._head_bytes += len(name) + len(value)
+        self._header_count += 1
+        name = name.lower()
+        if name == b"authorization":
+            if request.authorization is not None:
+                request.problem = errors.bad_http("there are two Authorization headers; send one")
+            request.authorization = value
+        elif name == b"content-length":
+            request.length = int(value)
+        elif name == b"x-request-id":
+            request.echo = wire.echo_of(value)
+        elif name == b"expect":
+            request.expects = value.lower() == b"100-continue"
+            if not request.expects:
+                request.problem = errors.bad_http("only `Expect: 100-continue` is understood", 417)
+
+    def on_headers_complete(self) -> None:
+        request = self._incoming
+        assert request is not None
+        self._in_head = False
+        self._raw_bytes = 0
+        version = self._parser.get_http_version()
+        request.old = version == "1.0"
+        request.keep_alive = self._parser.should_keep_alive() and not self._gateway.draining
+        request.method = self._parser.get_method().decode("ascii", "replace")
+        request.id = self._gateway.new_request_id()
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.body_s
+        self._queue.append(request)
+        if request.problem is None:
+            request.problem = self._check_head(request, version)
+        request.authorization = None
+
+    def on_body(self, body: bytes) -> None:
+        request = self._incoming
+        if request is None or request.problem is not None:
+            return
+        request.received += len(body)
+        request.parts.append(body)
+        if request.received > self._gateway.limits.body_bytes:
+            request.problem = errors.body_too_large(self._gateway.limits.body_bytes)
+            request.parts.clear()
+
+    def on_message_complete(self) -> None:
+        if self._incoming is not None:
+            self._incoming.complete = True
+        self._incoming = None
+
+    # What the server asks.
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: ends what takes too long."""
+        if self._call is not None:
+            if self._call.overdue(now) and self._transport is not None:
+                self._transport.abort()
+        elif now > self._deadline and self._transport is not None:
+            if self._transport.is_closing():  # the client does not take the last bytes
+                self._transport.abort()
+            elif self._lingering or self._incoming is None:
+                self._transport.close()
+            else:
+                self._broken(errors.bad_http("the request did not arrive in time", 408, "request_timeout"))
+                self._advance()
+
+    def drain(self) -> None:
+        """Closes as soon as nothing is being answered."""
+        for request in self._queue:
+            request.keep_alive = False
+        if self._answering is None and not self._queue and self._transport is not None:
+            self._transport.close()
+
+    def cut(self) -> None:
+        """Closes now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What a call asks (call.Client).
+
+    def respond(self, status: int, content_type: bytes, body: bytes) -> None:
+        self._respond(status, content_type, body, ())
+
+    def refuse(self, problem: Problem) -> None:
+        headers = []
+        if problem.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+        if problem.allow is not None:
+            headers.append((b"allow", problem.allow.encode()))
+        if problem.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        self._respond(problem.status, wire.JSON, problem.body(), headers)
+
+    def start_stream(self, content_type: bytes) -> None:
+        request, transport = self._answering, self._transport
+        if request is None or transport is None:
+            return
+        self._chunked = not request.old
+        if request.old:
+            request.keep_alive = False
+        headers = [*self._ids(request), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        if self._chunked:
+            headers.append((b"transfer-encoding", b"chunked"))
+        transport.write(wire.answer_head(200, content_type, headers, None, not self._stays(request)))
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(wire.chunk(data) if self._chunked else data)
+
+    def end_stream(self) -> None:
+        if self._transport is not None and self._chunked:
+            self._transport.write(wire.LAST_CHUNK)
+        self._answered()
+
+    def break_off(self, data: bytes) -> None:
+        if data:
+            self.send(data)
+        self._call = self._answering = None
+        self._no_more()
+        if self._transport is not None:
+            self._transport.close()
+
+    # In order.
+
+    def _advance(self) -> None:
+        """Answers the next request whose turn has come, until one has to wait."""
+        while self._answering is None and self._queue and not self._lingering:
+            request = self._queue[0]
+            if request.problem is None and not request.complete:
+                self._invite(request)
+                break
+            del self._queue[0]
+            self._answering = request
+            self._start(request)
+        self._bound_reading()
+
+    def _start(self, request: Request) -> None:
+        if request.problem is not None:
+            self.refuse(request.problem)
+            return
+        try:
+            if request.path in routes.CALLS:
+                self._start_call(request)
+                return
+            status, body = routes.answer_locally(self._gateway, request.key, request.path)
+        except FinmaasError as error:
+            self.refuse(problem_of(error))
+            return
+        self.respond(status, wire.JSON, body)
+
+    def _start_call(self, request: Request) -> None:
+        assert request.key is not None
+        body = read_body(request.parts[0] if len(request.parts) == 1 else b"".join(request.parts))
+        request.parts.clear()
+        route = resolve(self._gateway.snapshots.current, request.key, body.model)
+        self._deadline = NEVER
+        self._call = Call(self._gateway, self, request.id, request.path, request.key, route, body)
+        if self._write_paused:  # an earlier answer is still on its way out
+            self._call.pause()
+        self._call.start()
+
+    def _check_head(self, request: Request, version: str) -> Problem | None:
+        """What can be refused before the body is read."""
+        limits = self._gateway.limits
+        if version not in ("1.0", "1.1"):
+            return errors.bad_http(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
+        if self._head_bytes > limits.head_bytes or self._header_count > MAX_HEADERS:
+            return self._long_head()
+        try:
+            url = httptools.parse_url(self._url)
+            request.path = (url.path or b"").decode("ascii")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            return errors.bad_http("the request's URL cannot be read")
+        problem = routes.check_path(request.method, request.path)
+        if problem is not None:
+            return problem
+        if routes.needs_key(request.path):
+            gateway = self._gateway
+            try:
+                request.key = authorise(gateway.snapshots.current, gateway.pepper, request.authorization, time.time())
+            except FinmaasError as error:
+                return problem_of(error)
+        if request.length > limits.body_bytes:
+            return errors.body_too_large(limits.body_bytes)
+        return None
+
+    def _invite(self, request: Request) -> None:
+        if request.expects and not request.continued and not request.old and self._transport is not None:
+            request.continued = True
+            self._transport.write(wire.CONTINUE)
+
+    def _respond(self, status: int, content_type: bytes, body: bytes, extra: list[wire.Header] | tuple[()]) -> None:
+        request, transport = self._answering, self._transport
+        if request is None or transport is None:
+            return
+        if not request.complete:
+            request.keep_alive = False
+        headers = [*self._ids(request), *extra]
+        head = wire.answer_head(status, content_type, headers, len(body), not self._stays(request))
+        transport.write(head if request.method == "HEAD" else head + body)
+        self._answered()
+
+    def _answered(self) -> None:
+        """One answer is out: on to the next request, or close."""
+        request = self._answering
+        self._call = self._answering = None
+        self._chunked = False
+        if request is None or self._transport is None:
+            return
+        if self._stays(request):
+            limits = self._gateway.limits
+            waits = limits.body_s if self._incoming is not None else limits.idle_s
+            self._deadline = self._gateway.loop.time() + waits
+            if self._queue:
+                self._gateway.loop.call_soon(self._advance)
+            else:
+                self._bound_reading()
+            return
+        self._no_more()
+        if request.complete:
+            self._transport.close()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Reads on for a moment: closing on unread bytes would reset the connection and lose the answer."""
+        self._lingering = True
+        self._incoming = None
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.linger_s
+        if self._transport is not None and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _broken(self, problem: Problem) -> None:
+        """The bytes cannot be understood any further: answer what came before, then this, then close."""
+        request = self._incoming or Request()
+        request.problem = problem
+        request.id = request.id or self._gateway.new_request_id()
+        request.complete = request.keep_alive = False
+        if request not in self._queue and request is not self._answering:
+            self._queue.append(request)
+        self._incoming = None
+        self._close_after = True
+
+    def _long_head(self) -> Problem:
+        limit = self._gateway.limits.head_bytes
+        return errors.bad_http(f"the head of the request is longer than {limit} bytes", 431, "headers_too_large")
+
+    def _stays(self, request: Request) -> bool:
+        return request.keep_alive and not self._gateway.draining and not (self._close_after and not self._queue)
+
+    def _no_more(self) -> None:
+        """Nothing more is read from this client; what it sent before is answered unless the connection is closing."""
+        self._close_after = True
+
+    def _leave(self) -> None:
+        call, self._call = self._call, None
+        self._queue.clear()
+        self._answering = self._incoming = None
+        if call is not None:
+            call.client_gone()
+
+    def _bound_reading(self) -> None:
+        """A client that sends ahead is read only so far."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        full = len(self._queue) > self._gateway.limits.pipelined
+        if full and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+        elif self._read_paused and not full:
+            self._read_paused = False
+            self._transport.resume_reading()
+
+    def _ids(self, request: Request) -> list[wire.Header]:
+        ids = [(b"x-request-id", request.id.encode())]
+        if request.echo is not None:
+            ids.append((b"x-client-request-id", request.echo))
+        return ids

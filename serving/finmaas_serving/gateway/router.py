@@ -1,0 +1,96 @@
+"""Who may call what, and which replica takes it. Pure: sees a snapshot, a header and the time, nothing else."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Sequence
+from typing import Protocol, TypeVar
+
+from finmaas_core.errors import NotAuthenticated, NotFound, Unavailable
+from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
+
+NOT_READY_RETRY_S = 5
+_BEARER = b"bearer "
+
+
+class Candidate(Protocol):
+    """What the choice of a replica looks at."""
+
+    in_flight: int
+    failed_until: float
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def hash_key(pepper: bytes, key: bytes) -> str:
+    """The form in which a key is stored: hex HMAC-SHA256(pepper, key)."""
+    return hmac.digest(pepper, key, "sha256").hex()
+
+
+def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: float) -> Key:
+    """The key that an Authorization header carries; NotAuthenticated when there is none that holds at `now`."""
+    if header is None:
+        raise NotAuthenticated("no API key given; send `Authorization: Bearer fmk_…`")
+    if header[:7].lower() != _BEARER:
+        raise NotAuthenticated("the Authorization header is not `Bearer` with an API key")
+    key = snapshot.keys.get(hash_key(pepper, header[7:].strip()))
+    if key is None:
+        raise NotAuthenticated("the API key is wrong or was revoked; ask the project's owner for a new one")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise NotAuthenticated("the API key has expired; ask the project's owner for a new one")
+    return key
+
+
+def resolve(snapshot: Snapshot, key: Key, model: str) -> Route:
+    """The endpoint that a key calls `model`; NotFound for one that does not exist or that the key may not see."""
+    route = snapshot.visible.get(key.project_id, {}).get(model)
+    if route is None or not in_scope(key, route):
+        raise NotFound(
+            f"the model `{model[:200]}` does not exist or this key may not use it; see /v1/models", param="model"
+        )
+    return route
+
+
+def in_scope(key: Key, route: Route) -> bool:
+    """Whether a key may call an endpoint of its project's sight."""
+    return (
+        "*" in key.models
+        or route.name in key.models
+        or (route.project_id == key.project_id and route.short_name in key.models)
+    )
+
+
+def visible_models(snapshot: Snapshot, key: Key) -> dict[str, Route]:
+    """What a key may call, each endpoint once: by short name in its own project, by full name elsewhere."""
+    return {
+        name: route
+        for name, route in sorted(snapshot.visible.get(key.project_id, {}).items())
+        if in_scope(key, route) and (route.project_id != key.project_id or name == route.short_name)
+    }
+
+
+def not_ready(route: Route) -> Unavailable:
+    """Why an endpoint cannot answer now."""
+    return Unavailable(
+        f"the endpoint `{route.name}` has no replica that takes requests (state {route.state}); try again later",
+        retry_after_s=NOT_READY_RETRY_S,
+    )
+
+
+def choose_replica(candidates: Sequence[C], tried: Collection[C], now: float, turn: int) -> C | None:
+    """The replica with the least in flight, neighbours in turn; one that failed lately or was tried comes last.
+
+    None when there is no candidate at all. `turn` is any running number; it spreads equal loads.
+    """
+    count = len(candidates)
+    if count == 1:
+        return candidates[0]
+    best: C | None = None
+    best_rank = (True, True, 0)
+    for i in range(count):
+        candidate = candidates[(turn + i) % count]
+        rank = (candidate in tried, candidate.failed_until > now, candidate.in_flight)
+        if best is None or rank < best_rank:
+            best, best_rank = candidate, rank
+    return best

@@ -1,0 +1,75 @@
+"""Which path is what, and the answers that need no engine: models, health."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import msgspec
+
+from finmaas_core.errors import FinmaasError
+from finmaas_serving.gateway import errors
+from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.errors import Problem
+from finmaas_serving.gateway.router import resolve, visible_models
+from finmaas_serving.gateway.snapshot import Key, Route
+
+CALLS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+MODELS = "/v1/models"
+HEALTH = frozenset({"/healthz", "/readyz"})
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def check_path(method: str, path: str) -> Problem | None:
+    """Why this method and path are not served; None when they are."""
+    if path in CALLS:
+        allow: tuple[str, ...] = ("POST",)
+    elif path in HEALTH or path == MODELS or path.startswith(MODELS + "/"):
+        allow = ("GET", "HEAD")
+    else:
+        return errors.unknown_path(path)
+    return None if method in allow else errors.wrong_method(method, path, ", ".join(allow))
+
+
+def needs_key(path: str) -> bool:
+    return path.startswith("/v1/")
+
+
+def answer_locally(gateway: Gateway, key: Key | None, path: str) -> tuple[int, bytes]:
+    """Status and JSON of a path that is not a call."""
+    if path == "/healthz":
+        return 200, b'{"status":"ok"}'
+    if path == "/readyz":
+        ready, report = gateway.readiness()
+        return 200 if ready else 503, msgspec.json.encode(report)
+    assert key is not None
+    if path == MODELS:
+        data = [_model(name, route) for name, route in visible_models(gateway.snapshots.current, key).items()]
+        return 200, msgspec.json.encode({"object": "list", "data": data})
+    name = unquote(path.removeprefix(MODELS + "/"))
+    try:
+        route = resolve(gateway.snapshots.current, key, name)
+    except FinmaasError as error:
+        problem = errors.problem_of(error)
+        return problem.status, problem.body()
+    return 200, msgspec.json.encode(_model(name, route))
+
+
+def _model(name: str, route: Route) -> dict[str, object]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created_at(route.endpoint_id),
+        "owned_by": route.name.rpartition("/")[0],
+        "max_model_len": route.max_model_len,
+    }
+
+
+def created_at(object_id: str) -> int:
+    """When an object was made, in epoch seconds: the first 48 bits of an id are its milliseconds; 0 for other ids."""
+    digits = object_id.rpartition("_")[2]
+    if len(digits) != 26 or any(char not in _ALPHABET for char in digits):
+        return 0
+    value = 0
+    for char in digits:
+        value = value << 5 | _ALPHABET.index(char)
+    return (value >> 82) // 1000

@@ -1,0 +1,131 @@
+"""Puts the gateway together, serves until told to stop, then lets running requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+
+import httpx
+
+from finmaas_core.errors import Corrupt, EnvironmentFault
+from finmaas_core.home import Home, read_secret
+from finmaas_core.settings import Settings
+from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.context import Gateway, Limits
+from finmaas_serving.gateway.feeds import deliver_usage, make_client, start_feeds
+from finmaas_serving.gateway.protocol import ClientConnection
+from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
+from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.gateway.upstream import ReplicaBook
+
+SECRETS_WAIT_S = 60.0
+POLL_S = 0.1
+BACKLOG = 4096
+log = get_logger()
+
+
+async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: Limits | None = None) -> None:
+    """Runs a gateway until SIGTERM or SIGINT (or `stop`), then drains and returns."""
+    loop = asyncio.get_running_loop()
+    stop = stop or asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await wait_for_secrets(settings.paths, stop)
+    if stop.is_set():
+        return
+    gateway = open_gateway(settings, loop, limits)
+    listener = await listen(gateway, settings.host, settings.port("gateway"))
+    api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
+    dashboard = make_client(settings.dashboard_url)
+    feeds = start_feeds(gateway, settings.gateway_id, api, dashboard, settings.paths.ray_token)
+    log.info("gateway.started", url=settings.gateway_url, snapshot=gateway.snapshots.current.number)
+    try:
+        await stop.wait()
+        await drain(gateway, listener)
+    finally:
+        for task in feeds:
+            task.cancel()
+        await asyncio.gather(*feeds, return_exceptions=True)
+        await last_delivery(gateway, settings.gateway_id, api)
+        await api.aclose()
+        await dashboard.aclose()
+        gateway.replicas.close()
+        gateway.spool.close()
+        log.info("gateway.stopped", usage_waiting=gateway.spool.waiting)
+
+
+def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Limits | None = None) -> Gateway:
+    """The parts of a gateway, with the snapshot from disk where there is one."""
+    paths = settings.paths
+    folder = paths.gateway / settings.gateway_id
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    holder = SnapshotHolder(SnapshotFile(folder / "snapshot", read_secret(paths.gateway_token)))
+    try:
+        holder.load_from_disk()
+    except Corrupt as error:
+        log.error("snapshot.refused", error=error.message)
+    return Gateway(
+        pepper=read_secret(paths.pepper).encode(),
+        snapshots=holder,
+        replicas=ReplicaBook(),
+        spool=Spool(folder / "spool"),
+        loop=loop,
+        limits=limits or Limits(body_bytes=settings.max_request_bytes),
+    )
+
+
+async def listen(gateway: Gateway, host: str, port: int) -> asyncio.Server:
+    """Opens the port; EnvironmentFault when it is taken."""
+    try:
+        return await gateway.loop.create_server(
+            lambda: ClientConnection(gateway), host, port, backlog=BACKLOG, family=socket.AF_UNSPEC
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise EnvironmentFault(
+            f"port {port} on {host} is taken; stop what uses it, or set another FINMAAS_PORT_BASE"
+        ) from error
+
+
+async def drain(gateway: Gateway, listener: asyncio.Server) -> None:
+    """Takes no new connections, lets running requests finish, cuts what is left after `drain_s`."""
+    gateway.draining = True
+    listener.close()
+    for connection in list(gateway.connections):
+        connection.drain()
+    log.info("gateway.draining", running=gateway.running)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(gateway.limits.drain_s):
+            if gateway.connections:
+                await gateway.drained.wait()
+    for connection in list(gateway.connections):
+        connection.cut()
+    await asyncio.sleep(0)
+
+
+async def last_delivery(gateway: Gateway, gateway_id: str, api: httpx.AsyncClient) -> None:
+    """Delivers what is left, if the control plane answers; else the next start does."""
+    group = gateway.spool.start_sync()
+    group.run()
+    gateway.spool.finish_sync(group)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(2):
+            while await deliver_usage(gateway.spool, gateway_id, api):
+                pass
+
+
+async def wait_for_secrets(home: Home, stop: asyncio.Event) -> None:
+    """The control plane makes them at its first start; EnvironmentFault when they do not appear."""
+    waited = 0.0
+    while not (home.pepper.exists() and home.gateway_token.exists()):
+        if waited >= SECRETS_WAIT_S:
+            raise EnvironmentFault(f"{home.secrets} holds no pepper and gateway token; start the control plane first")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), POLL_S)
+        if stop.is_set():
+            return
+        waited += POLL_S

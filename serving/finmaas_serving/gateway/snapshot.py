@@ -1,0 +1,190 @@
+"""Keys, routes and grants as the control plane numbers them, indexed for look-up, and their copy on disk.
+
+The copy is readable by its owner alone and carries an HMAC under a key derived from the gateway's token, so that
+whoever can write the file but does not know the token cannot add a key to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from finmaas_core.errors import Corrupt
+
+_PURPOSE = b"finmaas gateway snapshot v1"
+_MAC_BYTES = 64
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One API key: `hash` is hex HMAC-SHA256(pepper, key), `models` endpoint names or `*`, `expires_at` in epoch s."""
+
+    hash: str
+    key_id: str
+    project_id: str
+    project: str
+    tenant_id: str
+    name: str = ""
+    models: tuple[str, ...] = ("*",)
+    expires_at: float | None = None
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One endpoint: `name` is tenant/project/endpoint, `app` its Serve application, `model_name` its engine's name."""
+
+    endpoint_id: str
+    name: str
+    short_name: str
+    project_id: str
+    app: str
+    model_name: str
+    state: str
+    model_version_id: str | None = None
+    model_version: str | None = None
+    max_model_len: int | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Lets a project call an endpoint of another one."""
+
+    project_id: str
+    endpoint_id: str
+
+
+class Document(msgspec.Struct, frozen=True):
+    """The snapshot as it travels."""
+
+    number: int
+    issued_at: str
+    keys: tuple[Key, ...] = ()
+    routes: tuple[Route, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A document indexed: keys by hash, and for each project the routes it may call by the names it may use."""
+
+    number: int
+    issued_at: str
+    keys: dict[str, Key]
+    visible: dict[str, dict[str, Route]]
+
+
+EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
+_decode = msgspec.json.Decoder(Document).decode
+
+
+def read_snapshot(raw: bytes) -> Snapshot:
+    """Indexes a document; Corrupt when it cannot be read."""
+    try:
+        document = _decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Corrupt(f"the snapshot cannot be read: {error}") from None
+    return Snapshot(document.number, document.issued_at, {key.hash: key for key in document.keys}, _visible(document))
+
+
+def _visible(document: Document) -> dict[str, dict[str, Route]]:
+    """Own endpoints by short and full name, granted ones by full name."""
+    by_id = {route.endpoint_id: route for route in document.routes}
+    visible: dict[str, dict[str, Route]] = {}
+    for grant in document.grants:
+        if route := by_id.get(grant.endpoint_id):
+            visible.setdefault(grant.project_id, {})[route.name] = route
+    for route in document.routes:
+        own = visible.setdefault(route.project_id, {})
+        own[route.name] = route
+        own[route.short_name] = route
+    return visible
+
+
+class SnapshotFile:
+    """The copy on disk, written whole or not at all."""
+
+    def __init__(self, path: Path, gateway_token: str) -> None:
+        self._path = path
+        self._key = hmac.digest(gateway_token.encode(), _PURPOSE, "sha256")
+
+    def load(self) -> tuple[bytes, float] | None:
+        """The document and when it was last known to be current (epoch seconds); None when there is no copy.
+
+        Raises Corrupt when the copy was not written by a gateway with this token.
+        """
+        try:
+            held = self._path.read_bytes()
+            confirmed_at = self._path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        mac, raw = held[:_MAC_BYTES], held[_MAC_BYTES + 1 :]
+        if not hmac.compare_digest(mac, self._mac(raw)):
+            raise Corrupt(
+                f"{self._path} was not written by this gateway; it is left aside until the control plane answers"
+            )
+        return raw, confirmed_at
+
+    def save(self, raw: bytes) -> None:
+        """Replaces the copy."""
+        scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as out:
+            out.write(self._mac(raw) + b"\n" + raw)
+            out.flush()
+            os.fsync(out.fileno())
+        scratch.replace(self._path)
+
+    def confirm(self) -> None:
+        """Notes that the copy is current now."""
+        os.utime(self._path)
+
+    def _mac(self, raw: bytes) -> bytes:
+        return hmac.new(self._key, raw, hashlib.sha256).hexdigest().encode()
+
+
+class SnapshotHolder:
+    """The snapshot that requests are judged by. Replaced whole: a request that runs keeps the one it began with."""
+
+    def __init__(self, file: SnapshotFile) -> None:
+        self._file = file
+        self.current = EMPTY
+        self.source = "none"
+        self.confirmed_at = 0.0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the control plane last said that this snapshot is current."""
+        return max(0.0, time.time() - self.confirmed_at)
+
+    def load_from_disk(self) -> bool:
+        """Takes the copy on disk, if there is one. Raises Corrupt."""
+        held = self._file.load()
+        if held is None:
+            return False
+        raw, self.confirmed_at = held
+        self.current = read_snapshot(raw)
+        self.source = "disk"
+        return True
+
+    def take(self, raw: bytes) -> bool:
+        """Takes a document from the control plane, unless its number is older than the one held. Raises Corrupt."""
+        fresh = read_snapshot(raw)
+        if fresh.number < self.current.number:
+            return False
+        self.current = fresh
+        self._file.save(raw)
+        self._note_fresh()
+        return True
+
+    def confirm(self) -> None:
+        """The control plane has nothing newer."""
+        if self.current is not EMPTY:
+            self._file.confirm()
+            self._note_fresh()
+
+    def _note_fresh(self) -> None:
+        self.source = "control-plane"
+        self.confirmed_at = time.time()

@@ -1,0 +1,318 @@
+"""Usage records on disk until they are delivered. Append only, numbered, in segments of fixed size.
+
+Room for a record is set aside on disk before a request is let in, so a request that runs can always be recorded: a
+full disk means that new requests are refused, never an unmetered answer. A record is in the file (and so survives the
+death of the process) when `append` returns; it is on the disk's surface (and survives the loss of power) after the
+next group fsync. Only records that are there are delivered, because a number must never be used twice.
+
+    <folder>/id                        random; goes with the gateway's id, so that a new spool never repeats a number
+    <folder>/usage-<first number>.seg  frames: length, CRC-32, number, then the record as JSON; zeros after the last
+    <folder>/spare-<n>.seg             allocated, not used yet
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from finmaas_core.errors import EnvironmentFault, StoreFull
+from finmaas_core.telemetry import get_logger
+
+SEGMENT_BYTES = 1024 * 1024
+MAX_FRAME_BYTES = 2048
+_HEAD = struct.Struct("<IIQ")
+_encode = msgspec.json.Encoder().encode
+log = get_logger()
+
+
+class UsageRecord(msgspec.Struct):
+    """What one request used. `seq` is given by the spool; times in milliseconds; `at` is when the request came."""
+
+    request_id: str
+    at: datetime
+    key_id: str
+    project_id: str
+    tenant_id: str
+    endpoint_id: str
+    model_version_id: str | None
+    path: str
+    status: int
+    stream: bool
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    ttft_ms: float | None
+    duration_ms: float
+    replica: str | None
+    finish: str  # complete | client_left | upstream_failed
+    counted_by: str  # engine | gateway
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    first: int
+    last: int  # first - 1 while empty
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSync:
+    """One group fsync: the files it covers, and the newest number they hold."""
+
+    upto: int
+    files: set[int]
+    closing: list[int]  # rolled segments, to be closed afterwards
+    folder: Path | None  # to be synced too, when it has new names
+
+    def run(self) -> None:
+        """Does it; OSError when the disk fails."""
+        for fd in self.files:
+            os.fdatasync(fd)
+        if self.folder is not None:
+            _sync_folder(self.folder)
+        for fd in self.closing:
+            os.close(fd)
+
+
+class Spool:
+    """One gateway's records. Belongs to one process at a time (a lock on the folder says so)."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Opens or makes the spool; EnvironmentFault when another process has it, StoreFull when the disk is full."""
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _lock(folder)
+        self.spool_id = _spool_id(folder)
+        for left in folder.glob("spare-*.seg"):
+            left.unlink()
+        self._segments = _find_segments(folder)
+        self._next = max((segment.last for segment in self._segments), default=0) + 1
+        self._sync_old()
+        self.synced = self._next - 1  # the last number that is on the disk's surface
+        self.acknowledged = self._segments[0].first - 1 if self._segments else self._next - 1
+        self._spares: list[tuple[Path, int]] = []
+        self._spare_number = 0
+        self._reserved = 0
+        self.broken = False  # the disk failed: what was written last may be lost, so nothing more is let in
+        self._unsynced: set[int] = set()  # file descriptors
+        self._closing: list[int] = []
+        self._new_names = False
+        self._active = self._offset = -1
+        try:
+            self._add_spare()
+            self._roll()
+        except OSError as error:
+            os.close(self._lock)
+            raise StoreFull(f"the usage spool {folder} has no room ({error}); free some and start again") from error
+
+    @property
+    def last(self) -> int:
+        """The number of the newest record; 0 before the first."""
+        return self._next - 1
+
+    @property
+    def waiting(self) -> int:
+        """Records not yet acknowledged by the control plane."""
+        return self.last - self.acknowledged
+
+    def reserve(self) -> bool:
+        """Sets room aside for one record; False when the disk has none. Each True wants one `append` or `give_back`."""
+        free = self._slots() - self._reserved
+        if free <= self._segment_slots // 2:
+            try:
+                self._add_spare()
+            except OSError as error:
+                if free <= 0:
+                    log.error("spool.full", folder=str(self._folder), error=str(error))
+        if self.broken or self._slots() <= self._reserved:
+            return False
+        self._reserved += 1
+        return True
+
+    def give_back(self) -> None:
+        """Frees room that was set aside for a request that is not to be recorded."""
+        self._reserved -= 1
+
+    def append(self, record: UsageRecord) -> int:
+        """Writes a record into the room reserved for it and returns its number; StoreFull when the disk fails."""
+        record.seq = self._next
+        payload = _encode(record)
+        frame = _HEAD.pack(len(payload), zlib.crc32(payload), record.seq) + payload
+        if len(frame) > MAX_FRAME_BYTES:
+            raise StoreFull(f"a usage record of {len(frame)} bytes is longer than a spool frame ({MAX_FRAME_BYTES})")
+        self._reserved -= 1
+        try:
+            if self._offset + len(frame) > self._segment_bytes:
+                self._roll()
+            written = os.pwrite(self._active, frame, self._offset)
+        except OSError as error:
+            raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
+        if written != len(frame):
+            raise StoreFull(f"the usage spool {self._folder} took {written} of {len(frame)} bytes")
+        self._offset += written
+        self._segments[-1].last = self._next
+        self._next += 1
+        self._unsynced.add(self._active)
+        return record.seq
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._unsynced)
+
+    def start_sync(self) -> GroupSync:
+        """What a group fsync has to do now; `run` it (in any thread), then hand it to `finish_sync`."""
+        group = GroupSync(self.last, self._unsynced, self._closing, self._folder if self._new_names else None)
+        self._unsynced, self._closing, self._new_names = set(), [], False
+        return group
+
+    def finish_sync(self, group: GroupSync, *, failed: bool = False) -> None:
+        """Notes that a group is on the disk's surface. After a failed one nothing more is let in."""
+        if failed:
+            self.broken = True
+        elif not self.broken:
+            self.synced = max(self.synced, group.upto)
+
+    def read(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Up to `limit` synced records with numbers above `after`, as (number, JSON)."""
+        found: list[tuple[int, bytes]] = []
+        for segment in self._segments:
+            if segment.last <= after:
+                continue
+            for number, payload in _frames(segment.path):
+                if number > self.synced or len(found) >= limit:
+                    return found
+                if number > after:
+                    found.append((number, payload))
+        return found
+
+    def acknowledge(self, through: int) -> None:
+        """Forgets records up to a number: deletes the segments that hold nothing else, the active one excepted."""
+        self.acknowledged = max(self.acknowledged, min(through, self.last))
+        while len(self._segments) > 1 and self._segments[0].last <= self.acknowledged:
+            self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Syncs and lets go of the folder."""
+        group = self.start_sync()
+        group.run()
+        self.finish_sync(group)
+        os.close(self._active)
+        for path, fd in self._spares:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+    @property
+    def _segment_slots(self) -> int:
+        return self._segment_bytes // MAX_FRAME_BYTES
+
+    def _slots(self) -> int:
+        """Records of the greatest length that fit for certain."""
+        return (self._segment_bytes - self._offset) // MAX_FRAME_BYTES + len(self._spares) * self._segment_slots
+
+    def _add_spare(self) -> None:
+        self._spare_number += 1
+        path = self._folder / f"spare-{self._spare_number}.seg"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, self._segment_bytes)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        self._spares.append((path, fd))
+
+    def _roll(self) -> None:
+        """Makes a spare segment the active one."""
+        if not self._spares:
+            self._add_spare()
+        spare, fd = self._spares.pop(0)
+        path = self._folder / f"usage-{self._next:020d}.seg"
+        _drop_empty(self._segments, path)
+        spare.rename(path)
+        if self._active >= 0:
+            self._closing.append(self._active)
+        self._active, self._offset = fd, 0
+        self._segments.append(_Segment(path, self._next, self._next - 1))
+        self._new_names = True
+        self._unsynced.add(fd)
+
+    def _sync_old(self) -> None:
+        for segment in self._segments:
+            with segment.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _lock(folder: Path) -> int:
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise EnvironmentFault(
+            f"another gateway uses the spool {folder}; stop it, or give this one its own FINMAAS_GATEWAY_ID"
+        ) from None
+    return fd
+
+
+def _spool_id(folder: Path) -> str:
+    path = folder / "id"
+    if path.exists() and (held := path.read_text(encoding="ascii").strip()):
+        return held
+    fresh = secrets.token_hex(4)
+    scratch = folder / ".id"
+    with scratch.open("w", encoding="ascii") as out:
+        out.write(fresh)
+        out.flush()
+        os.fsync(out.fileno())
+    scratch.replace(path)
+    _sync_folder(folder)
+    return fresh
+
+
+def _find_segments(folder: Path) -> list[_Segment]:
+    segments = []
+    for path in sorted(folder.glob("usage-*.seg")):
+        first = int(path.stem.removeprefix("usage-"))
+        last = first - 1
+        for number, _ in _frames(path):
+            last = number
+        segments.append(_Segment(path, first, last))
+    return segments
+
+
+def _drop_empty(segments: list[_Segment], path: Path) -> None:
+    """An empty segment of the same first number is replaced, not repeated."""
+    segments[:] = [segment for segment in segments if segment.path != path]
+
+
+def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole records of a segment; a torn one at its end is where it ends."""
+    data = path.read_bytes()
+    at = 0
+    while at + _HEAD.size <= len(data):
+        length, crc, number = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if length == 0 or len(payload) < length or zlib.crc32(payload) != crc:
+            return
+        yield number, payload
+        at += _HEAD.size + length
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,207 @@
+"""An answer as a stream of server-sent events: finds their bounds, reads the usage, puts the client's words back.
+
+Events are changed by bytes, not by decoding. That is exact, because in JSON a quote inside a string is always written
+`\\"`: the bytes `,"usage":` and `"model":"` can be nothing but keys, whatever the model wrote. What does not look as
+vLLM writes it takes the slow way and is decoded.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from finmaas_core.errors import Corrupt
+
+DONE = b"data: [DONE]"
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+_NUMBER = rb'"[a-z_]+":(?:\d+|null)'
+_FLAT = rb"\{(?:%b(?:,%b)*)?\}" % (_NUMBER, _NUMBER)
+_FIELD = rb'"[a-z_]+":(?:\d+|null|%b)' % _FLAT
+_USAGE = re.compile(rb',"usage":(\{%b(?:,%b)*\}|null)(?=[,}])' % (_FIELD, _FIELD))
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    """Tokens as the engine counts them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        details = self.prompt_tokens_details
+        return (details.cached_tokens or 0) if details else 0
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: Usage | None = None
+
+
+_decode_usage = msgspec.json.Decoder(Usage | None).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class StreamRewriter:
+    """Takes the engine's stream in pieces of any size and gives the client's.
+
+    `engine_model` and `public_model` are the name the engine writes and the one the client asked for; both are made
+    of characters that JSON does not escape. Raises Corrupt for bytes that are not events.
+    """
+
+    __slots__ = (
+        "_by_choice",
+        "_choices",
+        "_from",
+        "_last",
+        "_samples",
+        "_show_continuous",
+        "_show_usage",
+        "_tail",
+        "_to",
+        "_total",
+        "done",
+        "failed",
+    )
+
+    def __init__(
+        self,
+        engine_model: str,
+        public_model: str,
+        *,
+        show_usage: bool = False,
+        show_continuous: bool = False,
+        samples: int = 1,
+        choices: int = 1,
+    ) -> None:
+        self._from = b'"model":"%b"' % engine_model.encode()
+        self._to = b'"model":"%b"' % public_model.encode()
+        self._show_usage = show_usage
+        self._show_continuous = show_continuous
+        self._samples = samples
+        self._choices = choices
+        self._tail = b""
+        self._last: bytes | None = None
+        self._total: bytes | None = None
+        self._by_choice: dict[int, Usage] = {}
+        self.done = False  # the engine said [DONE]
+        self.failed = False  # the engine reported an error inside the stream
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes for the client that are complete now; part of an event is kept back."""
+        if self._tail:
+            data = self._tail + data
+        end = data.rfind(b"\n\n")
+        if end < 0:
+            if len(data) > MAX_EVENT_BYTES:
+                raise Corrupt("an event of the stream has no end")
+            self._tail = data
+            return b""
+        self._tail = data[end + 2 :]
+        if data.find(b"\n\n", 0, end) < 0:
+            return self._event(data[:end])
+        return b"".join([self._event(event) for event in data[:end].split(b"\n\n")])
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the engine has counted so far; None while it has counted nothing."""
+        if self._total is not None:
+            total: Usage | None = _decode_usage(self._total)
+            return total
+        if self._by_choice:
+            return _sum_choices(self._by_choice, self._samples)
+        return self._latest()
+
+    def _latest(self) -> Usage | None:
+        if self._last is None:
+            return None
+        usage: Usage | None = _decode_usage(self._last)
+        return usage
+
+    def _event(self, event: bytes) -> bytes:
+        if self.done or not event:
+            return b""
+        if event.startswith(b"data: {"):
+            return self._data(event)
+        if event == DONE:
+            self.done = True
+        elif not event.startswith((b":", b"event:", b"id:", b"retry:")):
+            raise Corrupt("the stream holds a line that is not an event")
+        return event + b"\n\n"
+
+    def _data(self, event: bytes) -> bytes:
+        if event.startswith(b'data: {"error"'):
+            self.failed = True
+            return event + b"\n\n"
+        at = event.rfind(b',"usage":')
+        if at > 0:
+            found = _USAGE.match(event, at)
+            if found is None:
+                return self._slow(event)
+            if b'"choices":[]' in event:
+                self._total = found[1]
+                if not self._show_usage:
+                    return b""
+            else:
+                self._note(found[1], event)
+                if not self._show_continuous:
+                    event = event[:at] + event[found.end() :]
+        elif b'"usage"' in event:
+            return self._slow(event)
+        return event.replace(self._from, self._to, 1) + b"\n\n"
+
+    def _note(self, usage: bytes, event: bytes) -> None:
+        """Keeps the latest count. With several choices vLLM counts each by itself, so they are kept apart."""
+        if usage == b"null":
+            return
+        if self._choices <= 1:
+            self._last = usage
+            return
+        read = _decode(event)
+        if read.usage is not None:
+            for choice in read.choices:
+                self._by_choice[choice.index] = read.usage
+
+    def _slow(self, event: bytes) -> bytes:
+        """The same by decoding, for an event that is not written as vLLM writes them."""
+        read = _decode(event)
+        fields = _FIELDS.decode(event[6:])
+        usage = fields.get("usage")
+        if read.usage is not None and usage is not None:
+            if read.choices:
+                self._note(bytes(usage), event)
+            else:
+                self._total = bytes(usage)
+        if "choices" in fields and not read.choices and read.usage is not None and not self._show_usage:
+            return b""
+        if read.choices and not self._show_continuous:
+            fields.pop("usage", None)
+        model = fields.get("model")
+        if model is not None and b'"model":' + bytes(model) == self._from:
+            fields["model"] = msgspec.Raw(self._to[8:])
+        return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+
+
+def _decode(event: bytes) -> _Event:
+    try:
+        return _decode_event(event[6:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Corrupt(f"an event of the stream is not JSON as expected: {error}") from None
+
+
+def _sum_choices(by_choice: dict[int, Usage], samples: int) -> Usage:
+    """Adds up choices; those of one prompt (`samples` neighbours) share its prompt tokens."""
+    prompts = {index // samples: usage.prompt_tokens for index, usage in by_choice.items()}
+    answers = sum(usage.completion_tokens or 0 for usage in by_choice.values())
+    return Usage(prompt_tokens=sum(prompts.values()), completion_tokens=answers)

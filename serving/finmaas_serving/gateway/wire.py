@@ -1,0 +1,53 @@
+"""Bytes of HTTP/1.1 messages: heads of answers and of requests to replicas. Pure; parses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+JSON = b"application/json"
+SSE = b"text/event-stream; charset=utf-8"
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Header = tuple[bytes, bytes]
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+MAX_ECHO_BYTES = 128
+
+
+def status_line(status: int) -> bytes:
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+
+
+def answer_head(status: int, content_type: bytes, headers: Iterable[Header], length: int | None, close: bool) -> bytes:
+    """Head of an answer; `length` None means that the body follows in chunks (or, with `close`, up to the end)."""
+    parts = [status_line(status), b"content-type: ", content_type, b"\r\n"]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    if length is not None:
+        parts.append(b"content-length: %d\r\n" % length)
+    if close:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def chunk(data: bytes) -> bytes:
+    """Data framed as one chunk of a chunked body. Empty data would end the body, so it gives nothing."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def upstream_request(path: bytes, host: bytes, request_id: bytes, body: bytes) -> bytes:
+    """A request to a replica. Nothing of the client's head travels on, its credential least of all."""
+    return (
+        b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\naccept: */*\r\n"
+        b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (path, host, request_id, len(body), body)
+    )
+
+
+def echo_of(value: bytes | None) -> bytes | None:
+    """The client's own request id as it may be sent back: short, visible ASCII; else nothing."""
+    if value and len(value) <= MAX_ECHO_BYTES and all(0x21 <= byte <= 0x7E for byte in value):
+        return value
+    return None
