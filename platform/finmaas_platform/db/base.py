@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, create_engine, event
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Integer, MetaData, create_engine, event
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import TypeDecorator
+
+from finmaas_core.errors import AlreadyExists
 
 BUSY_TIMEOUT_S = 30
 
@@ -40,6 +43,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+# PostgreSQL's plain integer ends at 2 GiB, which a file's size passes.
+WideInteger = BigInteger().with_variant(Integer(), "sqlite")
 JsonType = JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -55,7 +60,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JsonType, list[Any]: JsonType}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UtcDateTime,
+        int: WideInteger,
+        dict[str, Any]: JsonType,
+        list[Any]: JsonType,
+    }
 
 
 def make_engine(url: str) -> Engine:
@@ -104,6 +114,15 @@ def unit_of_work(sessions: SessionFactory) -> Iterator[Session]:
     """One transaction: commits at the end, rolls back when anything is raised."""
     with sessions() as session, session.begin():
         yield session
+
+
+def insert_unique(session: Session, row: Base, taken: str) -> None:
+    """Inserts a row at once; AlreadyExists, saying `taken`, when a unique constraint forbids it."""
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError as error:
+        raise AlreadyExists(taken) from error
 
 
 @contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
 from finmaas_platform.db.projects import ProjectRow
+
+_LIVE = text("revoked_at IS NULL")
 
 
 class GrantRow(Base):
@@ -19,6 +21,16 @@ class GrantRow(Base):
     """
 
     __tablename__ = "grants"
+    __table_args__ = (
+        Index(
+            "uq_grants_endpoint_id_project_id_live",
+            "endpoint_id",
+            "project_id",
+            unique=True,
+            sqlite_where=_LIVE,
+            postgresql_where=_LIVE,
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
+from finmaas_platform.db.tenants import TenantRow
 
 
 class PrincipalRow(Base):
@@ -36,5 +37,7 @@ class PrincipalRow(Base):
     disabled: Mapped[bool]
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column()
+
+    tenant: Mapped[TenantRow | None] = relationship(lazy="joined")
 
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy declares it as an instance variable

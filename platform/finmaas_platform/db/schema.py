@@ -6,12 +6,16 @@ from finmaas_platform.db import (
     access_tokens,
     api_keys,
     audit_events,
+    blobs,
+    datasets,
     endpoints,
     grants,
     idempotency,
+    installation,
     job_tokens,
     jobs,
     leases,
+    models,
     principals,
     projects,
     snapshots,
@@ -22,6 +26,10 @@ from finmaas_platform.db.base import Base
 
 metadata = Base.metadata
 ROW_MODULES = (
+    models,
+    datasets,
+    blobs,
+    installation,
     access_tokens,
     api_keys,
     audit_events,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from finmaas_core.errors import NotAllowed
+from finmaas_core.errors import InvalidInput, NotAllowed
 
 
 class Role(StrEnum):
@@ -55,3 +55,28 @@ class Caller:
         wanted = " or ".join(roles) or "platform-admin"
         held = self.role or self.kind
         raise NotAllowed(f"{self.name} holds the role {held}; this needs {wanted}; ask a tenant-admin for it")
+
+
+class PrincipalKind(StrEnum):
+    """People and programs; both act by role."""
+
+    USER = "user"
+    SERVICE = "service"
+
+
+# Roles that a principal without a tenant may hold; platform-admin is held by no other.
+PLATFORM_WIDE_ROLES = frozenset({Role.PLATFORM_ADMIN, Role.AUDITOR})
+
+
+def check_role(caller: Caller, role: Role, tenant_id: str | None) -> None:
+    """Raises unless the caller may give `role` to a principal of this tenant (None: of the whole platform).
+
+    Nobody gives a role above their own: platform-wide principals and platform-admins come from platform-admins alone.
+    """
+    caller.require(Role.TENANT_ADMIN)
+    if (role is Role.PLATFORM_ADMIN or tenant_id is None) and caller.role is not Role.PLATFORM_ADMIN:
+        raise NotAllowed(f"{caller.name} holds the role {caller.role} and cannot give {role}; ask a platform-admin")
+    if role is Role.PLATFORM_ADMIN and tenant_id is not None:
+        raise InvalidInput("a platform-admin belongs to no tenant; leave `tenant` out, or give tenant-admin")
+    if tenant_id is None and role not in PLATFORM_WIDE_ROLES:
+        raise InvalidInput(f"the role {role} acts inside a tenant; say which in `tenant`")

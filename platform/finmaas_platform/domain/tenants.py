@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 from finmaas_core.errors import Conflict
-from finmaas_core.ids import TenantId
 
 
 class TenantState(StrEnum):
@@ -23,18 +20,6 @@ TRANSITIONS: dict[TenantState, frozenset[TenantState]] = {
     TenantState.FROZEN: frozenset({TenantState.ACTIVE, TenantState.CLOSED}),
     TenantState.CLOSED: frozenset(),
 }
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """One business unit."""
-
-    id: TenantId
-    name: str
-    display_name: str
-    state: TenantState
-    created_at: datetime
-    version: int
 
 
 def check_transition(name: str, old: TenantState, new: TenantState) -> None:

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from finmaas_core.ids import new_id
 from finmaas_platform.db.audit_events import AuditEventRow
-from finmaas_platform.domain.principals import Caller, CallerKind
+from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.principals import Caller, CallerKind, Role
 
 SYSTEM = Caller(CallerKind.NODE, "system", "control plane")
 
@@ -47,3 +49,11 @@ def record_audit(
             request_id=structlog.contextvars.get_contextvars().get("request_id"),
         )
     )
+
+
+def select_audit_events(caller: Caller, target: str | None = None, action: str | None = None) -> Select[AuditEventRow]:
+    """The events of the caller's tenant, for its admins and auditors."""
+    caller.require(Role.TENANT_ADMIN, Role.AUDITOR)
+    query = scoped(select(AuditEventRow), caller)
+    query = query if target is None else query.where(AuditEventRow.target == target)
+    return query if action is None else query.where(AuditEventRow.action == action)

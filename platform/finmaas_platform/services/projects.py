@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from datetime import datetime
+
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import NotFound
+from finmaas_core.ids import new_id
+from finmaas_platform.db.base import insert_unique
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
-from finmaas_platform.domain.names import split_project_ref
-from finmaas_platform.domain.principals import Caller
+from finmaas_platform.domain.names import check_name, split_project_ref
+from finmaas_platform.domain.principals import Caller, Role
+from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.tenants import get_tenant
 
 
 def get_project(session: Session, caller: Caller, ref: str) -> ProjectRow:
@@ -21,3 +27,29 @@ def get_project(session: Session, caller: Caller, ref: str) -> ProjectRow:
     if found is None:
         raise NotFound(f"there is no project {ref}; `finmaas project list` shows yours")
     return found
+
+
+def select_projects(session: Session, caller: Caller, tenant: str | None = None) -> Select[ProjectRow]:
+    """The projects in the caller's sight, of one tenant if named."""
+    query = scoped(select(ProjectRow), caller)
+    return query if tenant is None else query.where(ProjectRow.tenant_id == get_tenant(session, caller, tenant).id)
+
+
+def create_project(
+    session: Session, caller: Caller, now: datetime, tenant: str, name: str, display_name: str
+) -> ProjectRow:
+    """A new project of a tenant. AlreadyExists when the tenant has one of that name; its admins only."""
+    caller.require(Role.TENANT_ADMIN)
+    owner = get_tenant(session, caller, tenant)
+    row = ProjectRow(
+        id=new_id("project"),
+        tenant=owner,
+        tenant_id=owner.id,
+        name=check_name(name, "project name"),
+        display_name=display_name or name,
+        created_at=now,
+    )
+    insert_unique(session, row, f"the project {owner.name}/{name} exists already; choose another name")
+    after = {"ref": row.ref, "display_name": row.display_name}
+    record_audit(session, caller, now, "project.create", row.id, after=after, tenant_id=owner.id)
+    return row

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from finmaas_platform.db.api_keys import ApiKeyRow
+from finmaas_platform.db.endpoints import EndpointRow
+from finmaas_platform.db.grants import GrantRow
 from finmaas_platform.db.snapshots import SnapshotCounterRow
+from finmaas_platform.db.tenants import TenantRow
+from finmaas_platform.domain.endpoints import EndpointState
+from finmaas_platform.domain.tenants import TenantState
 
 COUNTER_ID = 1
 
@@ -25,3 +34,68 @@ def bump_snapshot(session: Session) -> None:
 def find_snapshot_number(session: Session) -> int:
     """The present number; 0 before the first change."""
     return session.scalar(select(SnapshotCounterRow.number).where(SnapshotCounterRow.id == COUNTER_ID)) or 0
+
+
+def build_snapshot(session: Session, now: datetime) -> dict[str, Any]:
+    """The whole document as JSON values, of one moment: call it in a reading transaction (`read_unit`).
+
+    Keys that are revoked, expired or of a tenant that is not active are left out; a gateway checks expiry itself too.
+    """
+    return {
+        "number": find_snapshot_number(session),
+        "issued_at": now.isoformat(),
+        "keys": [_show_key(row) for row in _live_keys(session, now)],
+        "routes": [_show_route(row) for row in _live_endpoints(session)],
+        "grants": [{"project_id": row.project_id, "endpoint_id": row.endpoint_id} for row in _live_grants(session)],
+    }
+
+
+def _live_keys(session: Session, now: datetime) -> list[ApiKeyRow]:
+    query = (
+        select(ApiKeyRow)  # unscoped: a gateway serves all tenants
+        .join(TenantRow, ApiKeyRow.tenant_id == TenantRow.id)
+        .where(
+            ApiKeyRow.revoked_at.is_(None),
+            or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now),
+            TenantRow.state == TenantState.ACTIVE,
+        )
+    )
+    return list(session.scalars(query.order_by(ApiKeyRow.id)))
+
+
+def _live_endpoints(session: Session) -> list[EndpointRow]:
+    query = select(EndpointRow).where(EndpointRow.state != EndpointState.STOPPED)  # unscoped: as above
+    return list(session.scalars(query.order_by(EndpointRow.id)))
+
+
+def _live_grants(session: Session) -> list[GrantRow]:
+    query = select(GrantRow).where(GrantRow.revoked_at.is_(None))  # unscoped: as above
+    return list(session.scalars(query.order_by(GrantRow.id)))
+
+
+def _show_key(row: ApiKeyRow) -> dict[str, Any]:
+    return {
+        "hash": row.hash,
+        "key_id": row.id,
+        "name": row.name,
+        "project_id": row.project_id,
+        "project": row.project.ref,
+        "tenant_id": row.tenant_id,
+        "models": row.models,
+        "expires_at": None if row.expires_at is None else row.expires_at.timestamp(),
+    }
+
+
+def _show_route(row: EndpointRow) -> dict[str, Any]:
+    return {
+        "endpoint_id": row.id,
+        "name": row.full_name,
+        "short_name": row.name,
+        "project_id": row.project_id,
+        "app": row.id,
+        "model_name": row.full_name,
+        "model_version_id": row.model_version_id,
+        "model_version": row.model_ref,
+        "state": row.state,
+        "max_model_len": row.engine.get("max_model_len"),
+    }

@@ -1,0 +1,105 @@
+"""Routes for gateways: the snapshot they live from, and the usage they deliver. Only a gateway's token opens them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from finmaas_platform.api.dependencies import DepsDep, GatewayCallerDep, SessionDep
+from finmaas_platform.api.requests import RequestBody
+from finmaas_platform.db.base import read_unit
+from finmaas_platform.deps import Deps
+from finmaas_platform.services.snapshots import build_snapshot, find_snapshot_number
+from finmaas_platform.services.usage import store_usage
+
+router = APIRouter(prefix="/gateway", tags=["gateway"])
+
+POLL_S = 0.1
+MAX_RECORDS = 5000
+
+
+class UsageRecord(RequestBody):
+    """What one request used; `seq` counts per gateway."""
+
+    # A newer gateway may say more than this control plane stores; its records are taken all the same.
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    seq: int = Field(ge=1)
+    request_id: str
+    at: datetime
+    key_id: str
+    project_id: str
+    tenant_id: str
+    endpoint_id: str
+    model_version_id: str | None = None
+    path: str
+    status: int
+    stream: bool
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    cached_tokens: int = Field(0, ge=0)
+    ttft_ms: float | None = None
+    duration_ms: float
+    replica: str | None = None
+    finish: str
+    counted_by: str
+
+
+class UsageDelivery(RequestBody):
+    """Records of one gateway; a delivery may be repeated."""
+
+    gateway_id: str = Field(min_length=1, max_length=200)
+    records: list[UsageRecord] = Field(max_length=MAX_RECORDS)
+
+
+class Delivered(BaseModel):
+    """Everything up to this number is stored, so the gateway may drop it."""
+
+    accepted_through: int
+
+
+@router.get(
+    "/snapshot",
+    response_model=dict[str, Any],
+    responses={304: {"description": "Nothing newer than `after` within `wait_s`."}},
+    summary="Keys, routes and grants, when newer",
+)
+async def get_snapshot(
+    request: Request,
+    caller: GatewayCallerDep,
+    deps: DepsDep,
+    after: Annotated[int, Query(description="The number of the snapshot that the gateway holds.")] = -1,
+    wait_s: Annotated[float, Query(ge=0, le=60, description="How long to wait for a newer one.")] = 0,
+) -> Response:
+    """Answers at once when there is a newer one, else as soon as there is, or 304 after `wait_s` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    while await run_in_threadpool(_read_number, deps) <= after:
+        if loop.time() >= deadline or await request.is_disconnected():
+            return Response(status_code=304)
+        # Another control plane may have made the change, so the database is asked, not this process alone.
+        await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
+    return JSONResponse(await run_in_threadpool(_read_snapshot, deps))
+
+
+@router.post("/usage", summary="Deliver usage records")
+def deliver_usage(body: UsageDelivery, caller: GatewayCallerDep, session: SessionDep) -> Delivered:
+    """Each record counts once, however often it is delivered."""
+    records = [record.model_dump() for record in body.records]
+    return Delivered(accepted_through=store_usage(session, body.gateway_id, records))
+
+
+def _read_number(deps: Deps) -> int:
+    with read_unit(deps.sessions) as session:
+        return find_snapshot_number(session)
+
+
+def _read_snapshot(deps: Deps) -> dict[str, Any]:
+    with read_unit(deps.sessions) as session:
+        return build_snapshot(session, deps.clock.now())

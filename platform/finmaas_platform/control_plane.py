@@ -1,0 +1,76 @@
+"""The control plane as a process: `python -m finmaas_platform.control_plane`.
+
+It may be killed at any moment: everything it knows is in the database, and the next start goes on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from finmaas_core.clock import Clock, SystemClock
+from finmaas_core.errors import FinmaasError
+from finmaas_core.settings import Settings, load_settings
+from finmaas_core.telemetry import configure_logging, get_logger
+from finmaas_platform.app import create_app
+from finmaas_platform.cluster.port import Cluster
+from finmaas_platform.cluster.ray_cluster import RayCluster
+from finmaas_platform.db.base import make_engine, make_session_factory
+from finmaas_platform.deps import Deps, PlatformSecrets
+from finmaas_platform.reconcile.loop import start_reconcilers
+from finmaas_platform.services.bootstrap import bootstrap
+from finmaas_registry.store import FolderStore
+
+KEEP_ALIVE_S = 75
+SHUTDOWN_S = 5
+
+
+def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock | None = None) -> Deps:
+    """The wiring of one process over a database that is ready: secrets, schema and first admin are ensured here."""
+    clock = clock or SystemClock()
+    home = settings.paths
+    home.make()
+    engine = make_engine(settings.sqlalchemy_url)
+    sessions = make_session_factory(engine)
+    bootstrap(home, engine, sessions, clock)
+    cluster = cluster or RayCluster(
+        settings.dashboard_url, home.ray_token, http_host=settings.host, http_port=settings.port("serve_http")
+    )
+    return Deps(settings, sessions, clock, FolderStore(home.blobs), cluster, PlatformSecrets.read(home))
+
+
+def main() -> int:
+    """Serves until told to stop; 1 when the installation cannot be used, with the reason on stderr."""
+    configure_logging("control-plane")
+    try:
+        settings = load_settings()
+        deps = build_deps(settings)
+    except FinmaasError as error:
+        get_logger().error("control_plane.refused", code=error.code, error=error.message)
+        print(f"finmaas: {error.message}", file=sys.stderr)
+        return 1
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, deps),
+            host=settings.host,
+            port=settings.port("api"),
+            loop="uvloop",
+            http="httptools",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+    )
+    stop_reconcilers = start_reconcilers(deps)
+    try:
+        server.run()
+    finally:
+        stop_reconcilers()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Usage records: taken from gateways, each counted once, and shown to those who pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from finmaas_core.errors import Conflict
+from finmaas_core.ids import new_id
+from finmaas_platform.db.endpoints import EndpointRow
+from finmaas_platform.db.projects import ProjectRow
+from finmaas_platform.db.scope import scoped
+from finmaas_platform.db.tenants import TenantRow
+from finmaas_platform.db.usage_records import UsageRecordRow
+from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services.projects import get_project
+
+
+@dataclass(frozen=True)
+class UsageTotal:
+    """Sums over the requests to one endpoint; `endpoint` is its full name, None once nothing of it is left."""
+
+    endpoint_id: str
+    endpoint: str | None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+def store_usage(session: Session, gateway_id: str, records: Sequence[Mapping[str, Any]]) -> int:
+    """Stores a delivery and returns the highest number taken; what was delivered before is left as it is.
+
+    Conflict when a number comes back with another request: then the gateway began to count anew and would lose records.
+    """
+    if not records:
+        return _find_last(session, gateway_id)
+    _check_repeats(session, gateway_id, {record["seq"]: record["request_id"] for record in records})
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    insert = postgresql.insert(UsageRecordRow) if is_postgres else sqlite.insert(UsageRecordRow)
+    values = [{**record, "id": new_id("usage_record"), "gateway_id": gateway_id} for record in records]
+    session.execute(insert.on_conflict_do_nothing(), values)
+    return max(record["seq"] for record in records)
+
+
+def select_usage(
+    session: Session, caller: Caller, project: str | None = None, endpoint: str | None = None
+) -> Select[UsageRecordRow]:
+    """The records of the caller's tenant; `endpoint` is an id or a full name."""
+    query = scoped(select(UsageRecordRow), caller)
+    if project is not None:
+        query = query.where(UsageRecordRow.project_id == get_project(session, caller, project).id)
+    if endpoint is not None:
+        query = query.where(UsageRecordRow.endpoint_id.in_(_endpoint_ids(endpoint)))
+    return query
+
+
+def sum_usage(session: Session, caller: Caller, project: str | None = None) -> list[UsageTotal]:
+    """Totals by endpoint, of the caller's tenant or one of its projects."""
+    chosen = select_usage(session, caller, project).subquery()
+    columns = (chosen.c.prompt_tokens, chosen.c.completion_tokens, chosen.c.cached_tokens)
+    sums = [func.coalesce(func.sum(column), 0) for column in columns]
+    query = select(chosen.c.endpoint_id, func.count(), *sums).group_by(chosen.c.endpoint_id)
+    totals = session.execute(query.order_by(chosen.c.endpoint_id)).all()
+    names = _endpoint_names(session, [total[0] for total in totals])
+    return [UsageTotal(total[0], names.get(total[0]), *(int(value) for value in total[1:])) for total in totals]
+
+
+def _find_last(session: Session, gateway_id: str) -> int:
+    last = select(func.max(UsageRecordRow.seq)).where(UsageRecordRow.gateway_id == gateway_id)  # unscoped: as below
+    return session.scalar(last) or 0
+
+
+def _check_repeats(session: Session, gateway_id: str, requests: Mapping[int, str]) -> None:
+    known = session.execute(
+        select(UsageRecordRow.seq, UsageRecordRow.request_id).where(  # unscoped: gateways report for all tenants
+            UsageRecordRow.gateway_id == gateway_id, UsageRecordRow.seq.in_(requests)
+        )
+    )
+    for seq, request_id in known:
+        if requests[seq] != request_id:
+            raise Conflict(
+                f"record {seq} of gateway {gateway_id} is already another request's; a gateway whose spool was lost "
+                "needs a new gateway_id"
+            )
+
+
+def _endpoint_ids(endpoint: str) -> Select[str]:
+    """Ids that a filter means: the id itself, or every endpoint (stopped ones too) that bears the full name."""
+    tenant, _, rest = endpoint.partition("/")
+    project, _, name = rest.partition("/")
+    if not name:
+        return select(EndpointRow.id).where(EndpointRow.id == endpoint)  # unscoped: narrows a scoped query
+    return (
+        select(EndpointRow.id)  # unscoped: narrows a scoped query
+        .join(ProjectRow, EndpointRow.project_id == ProjectRow.id)
+        .join(TenantRow, ProjectRow.tenant_id == TenantRow.id)
+        .where(TenantRow.name == tenant, ProjectRow.name == project, EndpointRow.name == name)
+    )
+
+
+def _endpoint_names(session: Session, endpoint_ids: Sequence[str]) -> dict[str, str]:
+    rows = session.scalars(
+        select(EndpointRow).where(EndpointRow.id.in_(endpoint_ids))  # unscoped: a granted endpoint is another tenant's
+    )
+    return {row.id: row.full_name for row in rows}
