@@ -1,4 +1,4 @@
-"""One real installation shared by the integration tests: control plane, gateway, Ray, all on a port block of its own."""
+"""One real installation shared by the integration tests, on a port block of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded installation as its user meets it: it comes up, mends itself, names what is wrong, and goes without trace."""
+"""The embedded installation as its user meets it: comes up, mends itself, says what is wrong, leaves no trace."""
 
 from __future__ import annotations
 
