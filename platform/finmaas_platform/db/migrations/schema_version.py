@@ -1,7 +1,7 @@
 """Which schema a database has, and bringing a database to ours.
 
-An empty database is filled at the first start. One of another release is never changed by starting: that is WrongSchema,
-and the operator decides. Alembic itself is imported only when it has something to do; a start must be quick.
+An empty database is filled at the first start. One of another release is never changed by starting: that is
+WrongSchema, and the operator decides. Alembic is imported only when it has something to do: a start must be quick.
 
     python -m finmaas_platform.db.migrations.schema_version     # upgrades the database of FINMAAS_HOME
 """
@@ -36,8 +36,8 @@ def ensure_schema(engine: Engine) -> None:
     if revision is None:
         if tables := inspect(engine).get_table_names():
             raise WrongSchema(
-                f"the database {_show(engine)} holds tables ({', '.join(sorted(tables)[:3])}) that finmaas did not make; "
-                "give finmaas a database of its own in FINMAAS_DATABASE_URL"
+                f"the database {_show(engine)} holds tables that finmaas did not make "
+                f"({', '.join(sorted(tables)[:3])}); give finmaas a database of its own in FINMAAS_DATABASE_URL"
             )
         upgrade(engine)
         return
@@ -47,8 +47,8 @@ def ensure_schema(engine: Engine) -> None:
             f"`finmaas backup`, then run `{_UPGRADE}`"
         )
     raise WrongSchema(
-        f"the database {_show(engine)} has schema {revision}, which this release ({HEAD}) does not know; install the newer "
-        "release that made it, or restore a backup"
+        f"the database {_show(engine)} has schema {revision}, which this release ({HEAD}) does not know; "
+        "install the newer release that made it, or restore a backup"
     )
 
 
