@@ -21,7 +21,7 @@ HomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home",
-        help="Data folder [default: FINMAAS_HOME, the nearest .finmaas above, ~/.finmaas].",
+        help="Data folder (default: FINMAAS_HOME, the nearest .finmaas above, ~/.finmaas).",
         show_default=False,
     ),
 ]
@@ -48,7 +48,7 @@ def up(
     port_base: Annotated[
         int | None,
         typer.Option(
-            help="First port of the block to listen on [default: 8100, or what this home used before].",
+            help="First port of the block to listen on (default: 8100, or what this home used before).",
             show_default=False,
         ),
     ] = None,

@@ -1,0 +1,139 @@
+"""`finmaas model`: importing folders as immutable versions, and looking at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finmaas_platform.cli.options import (
+    DATA,
+    DEFAULT_PROJECT,
+    AnyProjectOption,
+    JsonOption,
+    ProjectOption,
+    complete_model,
+    connect,
+)
+from finmaas_platform.cli.scores import read_scores, score_columns
+from finmaas_platform.cli.terminal import Column, format_bytes, print_table, say, show_items, show_object
+
+if TYPE_CHECKING:
+    from finmaas_platform.sdk.objects import ModelVersion
+
+app = typer.Typer(no_args_is_help=True, help="Models: weights as immutable versions, with their lineage.")
+RefArgument = Annotated[
+    str, typer.Argument(help="The model, as name or name@3.", metavar="MODEL", autocompletion=complete_model)
+]
+COLUMNS = (
+    Column("Name", lambda m: m.name),
+    Column("Project", lambda m: m.project),
+    Column("Newest", lambda m: f"@{m.latest_version}" if m.latest_version else None, right=True),
+    Column("Created", lambda m: m.created_at),
+)
+VERSIONS = (
+    Column("Version", lambda v: v.ref),
+    Column("Kind", lambda v: v.kind),
+    Column("Size", lambda v: format_bytes(v.size_bytes), right=True),
+    Column("Job", lambda v: v.lineage.job_id),
+    Column("By", lambda v: v.created_by),
+    Column("Created", lambda v: v.created_at),
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Adds the commands to the CLI."""
+    root.add_typer(app, name="model", rich_help_panel=DATA)
+
+
+@app.command("import")
+def import_model(
+    folder: Annotated[
+        Path, typer.Argument(help="A Hugging Face folder: config.json, tokenizer, safetensors.", file_okay=False)
+    ],
+    name: Annotated[str, typer.Option("--name", "-n", help="Model that this becomes a version of.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    base: Annotated[
+        str | None, typer.Option("--base", help="For an adapter: the model version it sits on.", show_default=False)
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", help="A note for people.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a model folder as a new version. Files that the store has are not sent again.
+
+    Example: finmaas model import ~/models/Qwen3-0.6B --name qwen3-0.6b
+    """
+    from finmaas_platform.cli.progress import show_bytes
+
+    with connect() as client, show_bytes(f"Importing {folder.name}") as on_bytes:
+        version = client.models.import_folder(
+            folder,
+            name,
+            project,
+            base=base,
+            description=description,
+            # Hashing and sending are half of the bar each.
+            on_progress=lambda stage, done, total: on_bytes(done if stage == "hash" else total + done, 2 * total),
+        )
+    _show_version(version, as_json)
+    if not as_json:
+        say(f"Next: finmaas train {name} <dataset> --output <model>, or finmaas deploy {name} --name <endpoint>")
+
+
+@app.command("list")
+def list_models(project: AnyProjectOption = None, as_json: JsonOption = False) -> None:
+    """List models.
+
+    Example: finmaas model list
+    """
+    with connect() as client:
+        show_items(
+            client.models.list(project),
+            COLUMNS,
+            as_json=as_json,
+            empty="No model yet: finmaas model import <folder> --name <name>",
+        )
+
+
+@app.command("show")
+def show_model(ref: RefArgument, project: ProjectOption = DEFAULT_PROJECT, as_json: JsonOption = False) -> None:
+    """Show one version: files, lineage, scores. Without a number the newest.
+
+    Example: finmaas model show intents@1
+    """
+    with connect() as client:
+        _show_version(client.models.version(ref, project), as_json)
+
+
+@app.command("versions")
+def list_versions(ref: RefArgument, project: ProjectOption = DEFAULT_PROJECT, as_json: JsonOption = False) -> None:
+    """List the versions of a model.
+
+    Example: finmaas model versions intents
+    """
+    with connect() as client:
+        show_items(client.models.versions(ref, project), VERSIONS, as_json=as_json, empty="No version yet.")
+
+
+def _show_version(version: ModelVersion, as_json: bool) -> None:
+    fields = (
+        ("version", version.ref),
+        ("kind", version.kind),
+        ("size", f"{format_bytes(version.size_bytes)} in {len(version.files)} files"),
+        ("digest", version.digest[:16]),
+        ("description", version.description),
+        ("from job", version.lineage.job_id),
+        ("from dataset", version.lineage.dataset_version_id),
+        ("from base", version.lineage.base_version_id),
+        ("id", version.id),
+        ("created", version.created_at),
+        ("by", version.created_by),
+    )
+    show_object(version, fields, as_json=as_json)
+    evaluations = version.metrics.get("evaluations") or []
+    if not as_json and evaluations:
+        scores = read_scores(evaluations[-1])
+        print_table(scores, score_columns(scores), title="Newest evaluation")
