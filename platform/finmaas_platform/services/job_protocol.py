@@ -23,6 +23,7 @@ from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.jobs import OPEN, AttemptState, JobState
 from finmaas_platform.domain.principals import Caller, CallerKind
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.blobs import check_files_are_put
 from finmaas_platform.services.job_tokens import issue_job_token
 from finmaas_registry.manifest import FileEntry, make_manifest
 
@@ -73,16 +74,15 @@ def _stale(job: JobRow, number: int) -> StaleAttempt:
 # --- the token --------------------------------------------------------------------------------------------------
 
 
-def issue_token(session: Session, caller: Caller, pepper: str, job_id: str, number: int, now: datetime) -> str:
+def issue_token(session: Session, caller: Caller, now: datetime, pepper: str, job_id: str, number: int) -> str:
     """Trades a node's token for the attempt's own: once, and only for the current attempt while it is starting.
 
     With it the job is running. StaleAttempt for any other attempt; Conflict for a token that was fetched already.
     """
     if caller.kind is not CallerKind.NODE:
         raise NotAllowed("only a node of the cluster may fetch a job's token")
-    # A node serves every tenant, so its look-up is not narrowed to one.
-    job = session.get(JobRow, job_id, with_for_update={"of": JobRow})
-    attempt = session.get(AttemptRow, (job_id, number))
+    job = session.get(JobRow, job_id, with_for_update={"of": JobRow})  # unscoped: a node serves every tenant
+    attempt = session.get(AttemptRow, (job_id, number))  # unscoped: as above
     if job is None or attempt is None:
         raise NotFound(f"there is no attempt {number} of {job_id}")
     if job.attempt != number or attempt.state not in OPEN or job.cancel_requested:
@@ -116,11 +116,11 @@ def move_job(session: Session, caller: Caller, job: JobRow, state: JobState, rea
 def record_metrics(
     session: Session,
     caller: Caller,
+    now: datetime,
     job_id: str,
     number: int,
     points: Sequence[MetricPoint],
     progress: Mapping[str, Any] | None,
-    now: datetime,
 ) -> bool:
     """Stores points, a repeated step over the earlier one, and the progress; returns whether the job should end.
 
@@ -157,16 +157,17 @@ def _find_points(session: Session, job_id: str, steps: Sequence[int]) -> dict[in
 def record_checkpoint(
     session: Session,
     caller: Caller,
+    now: datetime,
     job_id: str,
     number: int,
     step: int,
     files: Sequence[FileEntry],
     state: Mapping[str, Any],
-    now: datetime,
 ) -> CheckpointRow:
-    """Makes an uploaded checkpoint known; InvalidInput for paths that are not safe. The same step again changes it."""
+    """Makes an uploaded checkpoint known; InvalidInput for files that were not put. The same step again changes it."""
     job, attempt = get_open_attempt(session, caller, job_id, number)
     manifest = make_manifest(files)
+    check_files_are_put(session, caller, manifest.files)
     query = select(CheckpointRow).where(
         CheckpointRow.job_id == job_id, CheckpointRow.attempt == attempt.number, CheckpointRow.step == step
     )
@@ -194,7 +195,7 @@ def get_latest_checkpoint(session: Session, caller: Caller, job_id: str, number:
 
 
 def record_failure(
-    session: Session, caller: Caller, job_id: str, number: int, message: str, final: bool, now: datetime
+    session: Session, caller: Caller, now: datetime, job_id: str, number: int, message: str, final: bool
 ) -> None:
     """Notes why an attempt is about to end, in words for the user; `final` when another try would fare no better.
 
