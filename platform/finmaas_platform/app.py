@@ -11,9 +11,12 @@ from finmaas_platform.api import (
     access_tokens,
     api_keys,
     audit_events,
+    endpoints,
     gateway,
     grants,
     health,
+    job_protocol,
+    jobs,
     principals,
     projects,
     tenants,
@@ -37,6 +40,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     grants.router,
     audit_events.router,
     usage.router,
+    jobs.router,
+    job_protocol.router,
+    endpoints.router,
     gateway.router,
 )
 

@@ -84,7 +84,7 @@ class World:
     def fetch_token(self, job_id: str, attempt: int) -> str:
         """What a job does first on the cluster."""
         with unit_of_work(self.deps.sessions) as session:
-            return issue_token(session, NODE, "pepper", job_id, attempt, self.clock.now())
+            return issue_token(session, NODE, self.clock.now(), "pepper", job_id, attempt)
 
 
 @pytest.fixture
