@@ -39,7 +39,7 @@ class BlobStore(Protocol):
         ...
 
     def put_expected(self, digest: str, chunks: Iterable[bytes]) -> Stored:
-        """Stores a stream that must have this digest. Raises Corrupt when it has not, and StoreFull; nothing is left."""
+        """Stores a stream that must have this digest, else raises Corrupt; or StoreFull. Then nothing is left."""
         ...
 
     def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:

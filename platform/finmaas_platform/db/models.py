@@ -1,0 +1,61 @@
+"""Rows of models and their versions, with the lineage that leads back to job, data and base."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from finmaas_platform.db.base import Base
+from finmaas_platform.db.projects import ProjectRow
+
+
+class ModelRow(Base):
+    """A named sequence of versions; `latest_version` is the newest number."""
+
+    __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    latest_version: Mapped[int]
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+
+    project: Mapped[ProjectRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class ModelVersionRow(Base):
+    """One immutable artefact: files never change, `metrics` may grow. `files` is a list of {path, sha256, size}."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    kind: Mapped[str]
+    description: Mapped[str] = mapped_column(Text)
+    files: Mapped[list[Any]]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(index=True)
+    metrics: Mapped[dict[str, Any]]
+    # A job registers at most one version; that makes handing a result over twice harmless.
+    job_id: Mapped[str | None] = mapped_column(unique=True)
+    dataset_version_id: Mapped[str | None] = mapped_column(ForeignKey("dataset_versions.id"))
+    base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    created_at: Mapped[datetime]
+    created_by: Mapped[str]
+
+    model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def ref(self) -> str:
+        """The name a user gives from anywhere in the tenant: `tenant/project/name@3`."""
+        return f"{self.model.project.ref}/{self.model.name}@{self.number}"

@@ -1,0 +1,105 @@
+"""Who may see a blob, and who holds it. Strict: the digest of another tenant's file opens nothing.
+
+principal        what its tenant has put or owns; platform-wide ones everything
+job              the files of its inputs, and what the job itself has put
+node             the files of model versions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from finmaas_core.errors import InvalidInput, NotAllowed, NotFound
+from finmaas_core.quantities import check_digest
+from finmaas_platform.db.blobs import PLATFORM, BlobRow, JobBlobRow, VersionBlobRow
+from finmaas_platform.db.jobs import JobRow
+from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.principals import Caller, CallerKind, Role
+from finmaas_registry.manifest import FileEntry
+from finmaas_registry.store import Stored
+
+
+def check_may_read(session: Session, caller: Caller, digest: str) -> None:
+    """Raises NotFound unless the caller may read the blob; the same words whether or not it exists."""
+    check_digest(digest)
+    if not _may_read(session, caller, digest):
+        raise NotFound(f"there is no blob {digest} in your sight")
+
+
+def check_may_put(caller: Caller) -> None:
+    """Raises NotAllowed unless the caller may put blobs at all."""
+    if caller.kind is not CallerKind.JOB:
+        caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+
+
+def record_put(session: Session, caller: Caller, now: datetime, stored: Stored) -> None:
+    """Notes that the caller's tenant (and job) holds a blob that now lies in the store."""
+    hold_blobs(session, now, caller.tenant_id or PLATFORM, [stored])
+    if caller.kind is CallerKind.JOB:
+        if caller.job_id is None or caller.tenant_id is None:
+            raise NotAllowed("this job token names no job; fetch a new one")
+        if session.get(JobBlobRow, (caller.job_id, stored.digest)) is None:
+            session.add(JobBlobRow(job_id=caller.job_id, digest=stored.digest, tenant_id=caller.tenant_id))
+
+
+def hold_blobs(session: Session, now: datetime, tenant_id: str, blobs: Iterable[Stored]) -> None:
+    """Makes a tenant a holder of blobs; those it holds already stay as they are."""
+    for stored in {stored.digest: stored for stored in blobs}.values():
+        if session.get(BlobRow, (tenant_id, stored.digest)) is None:
+            row = BlobRow(tenant_id=tenant_id, digest=stored.digest, size_bytes=stored.size, created_at=now)
+            session.add(row)
+
+
+def check_files_are_put(session: Session, caller: Caller, files: Iterable[FileEntry]) -> None:
+    """Raises InvalidInput for the first file whose blob the caller has not put, or whose size is another."""
+    for file in files:
+        query = scoped(select(BlobRow.size_bytes), caller).where(BlobRow.digest == file.sha256)
+        size = session.scalars(query).first()
+        if size is None or not _may_read(session, caller, file.sha256):
+            raise InvalidInput(
+                f"the bytes of {file.path} were not sent: PUT /api/v1/blobs/{file.sha256} first", path=file.path
+            )
+        if size != file.size:
+            raise InvalidInput(
+                f"{file.path} is {size} bytes long, not {file.size}; read the file again", path=file.path
+            )
+
+
+def index_version(session: Session, tenant_id: str, kind: str, version_id: str, files: Iterable[FileEntry]) -> None:
+    """Notes which blobs a new version names."""
+    for digest in sorted({file.sha256 for file in files}):
+        session.add(VersionBlobRow(version_id=version_id, digest=digest, tenant_id=tenant_id, kind=kind))
+
+
+def to_entries(files: Iterable[Mapping[str, Any]]) -> list[FileEntry]:
+    """The `files` column of a version as entries."""
+    return [FileEntry(file["path"], file["sha256"], file["size"]) for file in files]
+
+
+def _may_read(session: Session, caller: Caller, digest: str) -> bool:
+    if caller.kind is CallerKind.NODE:
+        query = select(VersionBlobRow.version_id).where(VersionBlobRow.digest == digest, VersionBlobRow.kind == "model")
+        return session.scalars(query).first() is not None
+    if caller.kind is CallerKind.JOB:
+        return _is_own_or_input(session, caller, digest)
+    if caller.kind is not CallerKind.PRINCIPAL:
+        return False
+    return session.scalars(scoped(select(BlobRow), caller).where(BlobRow.digest == digest)).first() is not None
+
+
+def _is_own_or_input(session: Session, caller: Caller, digest: str) -> bool:
+    if session.get(JobBlobRow, (caller.job_id, digest)) is not None:
+        return True
+    job = session.scalars(scoped(select(JobRow), caller).where(JobRow.id == caller.job_id)).first()
+    if job is None:
+        return False
+    inputs = [job.dataset_version_id, job.base_version_id, job.subject_version_id]
+    query = select(VersionBlobRow.version_id).where(
+        VersionBlobRow.digest == digest, VersionBlobRow.version_id.in_([one for one in inputs if one])
+    )
+    return session.scalars(query).first() is not None

@@ -1,0 +1,113 @@
+"""Datasets: registering what an import made as an immutable version, and finding versions by reference."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from finmaas_core.ids import new_id
+from finmaas_platform.db.datasets import DatasetRow, DatasetVersionRow
+from finmaas_platform.db.projects import ProjectRow
+from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.names import check_name
+from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.blobs import hold_blobs, index_version
+from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.versions import lock_project, parse_version_ref, unknown_name, unknown_number
+from finmaas_registry.dataset_import import ImportedDataset
+from finmaas_registry.store import Stored
+
+
+def register_dataset_version(
+    session: Session, caller: Caller, now: datetime, project: ProjectRow, name: str, made: ImportedDataset
+) -> tuple[DatasetVersionRow, bool]:
+    """The version that holds an import's files, and whether it is new: equal content is the same version."""
+    check_name(name, "dataset name")
+    lock_project(session, project)
+    dataset = _find_dataset(session, caller, project, name)
+    if dataset and (same := _find_same(session, caller, dataset, made.manifest.digest)):
+        return same, False
+    dataset = dataset or _add_dataset(session, caller, now, project, name)
+    dataset.latest_version += 1
+    row = DatasetVersionRow(
+        id=new_id("dataset_version"),
+        tenant_id=project.tenant_id,
+        project_id=project.id,
+        dataset=dataset,
+        number=dataset.latest_version,
+        shape=made.shape,
+        rows=made.rows,
+        splits=made.splits,
+        schema=made.schema,
+        stats=made.stats,
+        files=[file.as_json() for file in made.manifest.files],
+        size_bytes=made.manifest.size_bytes,
+        digest=made.manifest.digest,
+        source=made.source,
+        created_at=now,
+        created_by=caller.name,
+    )
+    session.add(row)
+    session.flush()
+    files = made.manifest.files
+    hold_blobs(session, now, row.tenant_id, [Stored(file.sha256, file.size) for file in files])
+    index_version(session, row.tenant_id, "dataset", row.id, files)
+    after = {"ref": row.ref, "rows": row.rows, "digest": row.digest}
+    record_audit(session, caller, now, "dataset_version.create", row.id, after=after, tenant_id=project.tenant_id)
+    return row, True
+
+
+def resolve_dataset_version(session: Session, caller: Caller, project: ProjectRow, ref: str) -> DatasetVersionRow:
+    """The version a reference names, from within a project; NotFound suggests near names."""
+    parsed = parse_version_ref(ref, "dataset")
+    owner = project if parsed.project is None else get_project(session, caller, parsed.project)
+    dataset = get_dataset(session, caller, owner, parsed.name)
+    return get_dataset_version(session, caller, dataset, parsed.number or dataset.latest_version)
+
+
+def get_dataset(session: Session, caller: Caller, project: ProjectRow, name: str) -> DatasetRow:
+    """The dataset of a name; NotFound suggests near names."""
+    if found := _find_dataset(session, caller, project, name):
+        return found
+    known = session.scalars(scoped(select(DatasetRow), caller).where(DatasetRow.project_id == project.id))
+    raise unknown_name("dataset", name, project.ref, (row.name for row in known))
+
+
+def get_dataset_version(session: Session, caller: Caller, dataset: DatasetRow, number: int) -> DatasetVersionRow:
+    """One version of a dataset; NotFound names the newest."""
+    query = scoped(select(DatasetVersionRow), caller).where(
+        DatasetVersionRow.dataset_id == dataset.id, DatasetVersionRow.number == number
+    )
+    if found := session.scalar(query):
+        return found
+    raise unknown_number("dataset", dataset.name, number, dataset.latest_version)
+
+
+def _find_dataset(session: Session, caller: Caller, project: ProjectRow, name: str) -> DatasetRow | None:
+    query = scoped(select(DatasetRow), caller).where(DatasetRow.project_id == project.id, DatasetRow.name == name)
+    return session.scalar(query)
+
+
+def _find_same(session: Session, caller: Caller, dataset: DatasetRow, digest: str) -> DatasetVersionRow | None:
+    query = scoped(select(DatasetVersionRow), caller).where(
+        DatasetVersionRow.dataset_id == dataset.id, DatasetVersionRow.digest == digest
+    )
+    return session.scalars(query).first()
+
+
+def _add_dataset(session: Session, caller: Caller, now: datetime, project: ProjectRow, name: str) -> DatasetRow:
+    dataset = DatasetRow(
+        id=new_id("dataset"),
+        tenant_id=project.tenant_id,
+        project_id=project.id,
+        project=project,
+        name=name,
+        latest_version=0,
+        created_at=now,
+        created_by=caller.name,
+    )
+    session.add(dataset)
+    return dataset

@@ -1,0 +1,164 @@
+"""Models: registering immutable versions with their lineage, and finding them by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from finmaas_core.errors import InvalidInput, NotFound
+from finmaas_core.ids import new_id
+from finmaas_platform.db.models import ModelRow, ModelVersionRow
+from finmaas_platform.db.projects import ProjectRow
+from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.names import check_name
+from finmaas_platform.domain.principals import Caller, CallerKind
+from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.blobs import check_files_are_put, hold_blobs, index_version
+from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.versions import lock_project, parse_version_ref, unknown_name, unknown_number
+from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
+from finmaas_registry.model_folder import check_model_files
+from finmaas_registry.store import BlobStore, Stored
+
+
+def register_model_version(
+    session: Session,
+    store: BlobStore,
+    caller: Caller,
+    now: datetime,
+    project: ProjectRow,
+    name: str,
+    kind: str,
+    files: Iterable[FileEntry],
+    base_version_id: str | None = None,
+    job_id: str | None = None,
+    dataset_version_id: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    description: str = "",
+) -> ModelVersionRow:
+    """A new version in the session's transaction; every blob must have been put before.
+
+    Idempotent: a job registers once, and without a job the same files (and base) are the same version. Raises
+    InvalidInput for files that are no servable model (see `check_model_files`) or were not put.
+    """
+    check_name(name, "model name")
+    manifest = make_manifest(files)
+    if kind == "adapter" and base_version_id is None:
+        raise InvalidInput("an adapter needs the model version it was trained on; give `base`, e.g. qwen3@1")
+    lock_project(session, project)
+    if existing := _find_registered(session, caller, project, name, manifest, kind, base_version_id, job_id):
+        return existing
+    check_files_are_put(session, caller, manifest.files)
+    check_model_files(kind, manifest.files, store.open)
+    model = _find_model(session, caller, project, name) or _add_model(session, caller, now, project, name)
+    model.latest_version += 1
+    row = ModelVersionRow(
+        id=new_id("model_version"),
+        tenant_id=project.tenant_id,
+        project_id=project.id,
+        model=model,
+        number=model.latest_version,
+        kind=kind,
+        description=description,
+        files=[file.as_json() for file in manifest.files],
+        size_bytes=manifest.size_bytes,
+        digest=manifest.digest,
+        metrics=dict(metrics or {}),
+        job_id=job_id,
+        dataset_version_id=dataset_version_id,
+        base_version_id=base_version_id,
+        created_at=now,
+        created_by=caller.name,
+    )
+    session.add(row)
+    session.flush()
+    _note_blobs(session, now, row, manifest)
+    after = {"ref": row.ref, "digest": row.digest, "job_id": job_id}
+    record_audit(session, caller, now, "model_version.create", row.id, after=after, tenant_id=project.tenant_id)
+    return row
+
+
+def resolve_model_version(session: Session, caller: Caller, project: ProjectRow, ref: str) -> ModelVersionRow:
+    """The version a reference names, from within a project; NotFound suggests near names."""
+    parsed = parse_version_ref(ref, "model")
+    owner = project if parsed.project is None else get_project(session, caller, parsed.project)
+    model = get_model(session, caller, owner, parsed.name)
+    return get_model_version(session, caller, model, parsed.number or model.latest_version)
+
+
+def get_model(session: Session, caller: Caller, project: ProjectRow, name: str) -> ModelRow:
+    """The model of a name; NotFound suggests near names."""
+    if found := _find_model(session, caller, project, name):
+        return found
+    known = session.scalars(scoped(select(ModelRow), caller).where(ModelRow.project_id == project.id))
+    raise unknown_name("model", name, project.ref, (row.name for row in known))
+
+
+def get_model_version(session: Session, caller: Caller, model: ModelRow, number: int) -> ModelVersionRow:
+    """One version of a model; NotFound names the newest."""
+    query = scoped(select(ModelVersionRow), caller).where(
+        ModelVersionRow.model_id == model.id, ModelVersionRow.number == number
+    )
+    if found := session.scalar(query):
+        return found
+    raise unknown_number("model", model.name, number, model.latest_version)
+
+
+def get_served_version(session: Session, caller: Caller, version_id: str) -> ModelVersionRow:
+    """A model version by id: nodes may read any, principals those in their sight. NotFound."""
+    query = select(ModelVersionRow).where(ModelVersionRow.id == version_id)
+    found = session.scalar(query if caller.kind is CallerKind.NODE else scoped(query, caller))
+    if found is None:
+        raise NotFound(f"there is no model version {version_id}")
+    return found
+
+
+def _find_registered(
+    session: Session,
+    caller: Caller,
+    project: ProjectRow,
+    name: str,
+    manifest: Manifest,
+    kind: str,
+    base_version_id: str | None,
+    job_id: str | None,
+) -> ModelVersionRow | None:
+    query = scoped(select(ModelVersionRow), caller).where(ModelVersionRow.project_id == project.id)
+    if job_id is not None:
+        return session.scalar(query.where(ModelVersionRow.job_id == job_id))
+    query = query.join(ModelRow, ModelVersionRow.model_id == ModelRow.id).where(
+        ModelRow.name == name,
+        ModelVersionRow.digest == manifest.digest,
+        ModelVersionRow.kind == kind,
+        ModelVersionRow.base_version_id == base_version_id,
+    )
+    return session.scalars(query.order_by(ModelVersionRow.number.desc())).first()
+
+
+def _find_model(session: Session, caller: Caller, project: ProjectRow, name: str) -> ModelRow | None:
+    query = scoped(select(ModelRow), caller).where(ModelRow.project_id == project.id, ModelRow.name == name)
+    return session.scalar(query)
+
+
+def _add_model(session: Session, caller: Caller, now: datetime, project: ProjectRow, name: str) -> ModelRow:
+    model = ModelRow(
+        id=new_id("model"),
+        tenant_id=project.tenant_id,
+        project_id=project.id,
+        project=project,
+        name=name,
+        latest_version=0,
+        created_at=now,
+        created_by=caller.name,
+    )
+    session.add(model)
+    return model
+
+
+def _note_blobs(session: Session, now: datetime, row: ModelVersionRow, manifest: Manifest) -> None:
+    hold_blobs(session, now, row.tenant_id, [Stored(file.sha256, file.size) for file in manifest.files])
+    index_version(session, row.tenant_id, "model", row.id, manifest.files)
