@@ -31,7 +31,7 @@ EPOCH_2020 = 1_577_836_800
 def run(test: Coroutine[Any, Any, T]) -> T:
     """Runs a test on the loop the gateway runs on."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(test, 10))
+        return runner.run(asyncio.wait_for(test, 20))
 
 
 def key_hash(key: str) -> str:
