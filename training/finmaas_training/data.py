@@ -7,7 +7,7 @@ loss falls on the answer alone.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +111,17 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -
 def share_of(batch: Sequence[int], rank: int, workers: int) -> list[int]:
     """The rows of a batch that one worker takes."""
     return list(batch[rank::workers])
+
+
+def hide_tokens(example: Example, share: float, hidden_id: int, kept: Collection[int], seed: str) -> Example:
+    """The example with about `share` of its prompt tokens replaced by `hidden_id`; the answer stays whole.
+
+    `kept` tokens are never hidden: those that mark the turns. The same seed hides the same places.
+    """
+    rng = random.Random(seed)  # noqa: S311 - reproducible, nothing secret
+    prompt, answer = example.tokens[: example.answer_start], example.tokens[example.answer_start :]
+    shown = [hidden_id if rng.random() < share and token not in kept else token for token in prompt]
+    return Example((*shown, *answer), example.answer_start)
 
 
 def collate(examples: Iterable[Example], pad_id: int, multiple_of: int = 8) -> Batch:

@@ -47,6 +47,12 @@ class TrainingSpec(BaseModel):
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    token_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of prompt tokens hidden anew at every step, against learning few rows by heart.",
+    )
     max_length: int = Field(default=256, ge=16, description="Tokens per row; longer prompts lose their beginning.")
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = Field(default=17, ge=0, lt=2**31)

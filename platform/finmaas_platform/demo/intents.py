@@ -8,7 +8,7 @@ what to whom (money sent and money awaited, a limit up or down, fixed to floatin
 Rows of one phrasing share the value of column `phrasing`: split by it, so that held-back rows are worded as no training
 row is. This module does not split.
 
-    python -m finmaas_platform.demo.intents --out intents.csv --rows 6000 --seed 7
+    python -m finmaas_platform.demo.intents --out intents.csv --rows 8000 --seed 7
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class IntentRow:
     phrasing: str
 
 
-def generate_rows(rows: int = 6000, seed: int = 7, phrasings_per_pattern: int = 5) -> list[IntentRow]:
+def generate_rows(rows: int = 8000, seed: int = 7, phrasings_per_pattern: int = 10) -> list[IntentRow]:
     """`rows` distinct messages, evenly over intents and languages; the same arguments give the same rows.
 
     Raises InvalidInput when `rows` is smaller than the number of intents and languages, or below one per pattern.
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module's first lines."""
     parser = argparse.ArgumentParser(description="Make the demo's bank intent data.")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--rows", type=int, default=6000)
+    parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args(arguments)
     write_csv(generate_rows(given.rows, given.seed), given.out)

@@ -165,11 +165,13 @@ def _slices(questions: Sequence[Question], answered: list[str]) -> dict[str, dic
     own = {"text", "label", "instruction", "input", "output", "messages"}
     slices: dict[str, dict[str, dict[str, float]]] = {}
     for column in questions[0].row:
-        values = {q.row.get(column) for q in questions}
-        if column in own or column.startswith("_") or not 1 < len(values) <= MAX_SLICES:
+        if column in own or column.startswith("_"):
+            continue
+        values = {str(q.row.get(column)) for q in questions}
+        if not 1 < len(values) <= MAX_SLICES:
             continue
         slices[column] = {}
-        for value in sorted(map(str, values)):
+        for value in sorted(values):
             pairs = [(q.expected, a) for q, a in zip(questions, answered, strict=True) if str(q.row[column]) == value]
             match = scoring.exact_match([e for e, _ in pairs], [a for _, a in pairs])
             slices[column][value] = {"exact_match": round(match, 4), "rows": len(pairs)}
