@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml  # type: ignore[import-untyped]
 
 from finmaas_platform.cli.options import (
     DEFAULT_PROJECT,
@@ -61,7 +62,7 @@ def train(
         Path | None,
         typer.Option(
             "--spec",
-            help="More fields of the spec, as .json or .toml.",
+            help="More fields of the spec, as .yaml, .toml or .json.",
             exists=True,
             dir_okay=False,
             show_default=False,
@@ -123,17 +124,23 @@ def run_job(kind: str, spec: dict[str, Any], project: str, *, check: bool, wait:
 
 
 def read_spec_file(path: Path | None) -> dict[str, Any]:
-    """The fields in a .json or .toml file; a usage error for anything else."""
+    """The fields in a .json, .toml or .yaml file; a usage error for anything else."""
     if path is None:
         return {}
     text = path.read_text(encoding="utf-8")
     try:
-        fields = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{path} is neither valid JSON nor, named .toml, valid TOML: {error}") from None
+        fields = _parse_spec(text, path.suffix)
+    except (ValueError, yaml.YAMLError) as error:
+        raise typer.BadParameter(f"{path} cannot be read as {path.suffix or 'JSON'}: {error}") from None
     if not isinstance(fields, dict):
         raise typer.BadParameter(f"{path} holds no object of fields")
     return fields
+
+
+def _parse_spec(text: str, suffix: str) -> Any:
+    if suffix == ".toml":
+        return tomllib.loads(text)
+    return yaml.safe_load(text) if suffix in {".yaml", ".yml"} else json.loads(text)
 
 
 def read_settings(settings: list[str]) -> dict[str, Any]:
