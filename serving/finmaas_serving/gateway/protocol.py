@@ -108,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._no_more()
         except httptools.HttpParserError as error:
-            self._broken(errors.bad_http(f"this is not a proper HTTP/1.1 request: {error}"))
+            self._broken(errors.bad_http(f"the request is not proper HTTP: {error}"))
         if self._in_head:
             self._raw_bytes += len(data)
             if max(self._raw_bytes, self._head_bytes) > self._gateway.limits.head_bytes and not self._close_after:

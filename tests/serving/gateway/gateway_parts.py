@@ -1,5 +1,7 @@
 """What the gateway's tests share: a replica made of asyncio, a small HTTP client, a gateway in this process."""
 
+# ruff: noqa: ASYNC110 - conditions of another process or of plain objects have no event to wait for
+
 from __future__ import annotations
 
 import asyncio
@@ -94,13 +96,16 @@ class FakeReplica:
                 await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     answer.cancel()
+                    await asyncio.gather(gone, return_exceptions=True)
                     return
-                await answer
+                try:
+                    await answer
+                finally:
+                    gone.cancel()
                 if writer.is_closing():
                     return
-                gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
-                ahead = b"" if gone.cancelled() else gone.result()
+                ahead = b"" if gone.cancelled() or gone.exception() else gone.result()
                 if gone.done() and not gone.cancelled() and not ahead:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -1,5 +1,7 @@
 """The gateway as a process of its own: stock client, neighbours away, SIGTERM, kill -9."""
 
+# ruff: noqa: ASYNC110 - conditions of another process or of plain objects have no event to wait for
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,6 @@ from typing import Any
 
 import openai
 import pytest
-from finmaas_serving.gateway.spool import Spool
 from gateway_parts import (
     KEY,
     PEPPER,
@@ -34,6 +35,8 @@ from gateway_parts import (
     snapshot_document,
     until,
 )
+
+from finmaas_serving.gateway.spool import Spool
 
 
 @dataclass

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from finmaas_core.errors import EnvironmentFault, StoreFull
-from finmaas_serving.gateway.spool import MAX_FRAME_BYTES, Spool, UsageRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from finmaas_core.errors import EnvironmentFault, StoreFull
+from finmaas_serving.gateway.spool import MAX_FRAME_BYTES, Spool, UsageRecord
 
 SEGMENT = 16 * 1024
 

@@ -1,0 +1,196 @@
+"""The gateway's pure parts: who may call what, which replica, the body, the errors, the snapshot on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_parts import EPOCH_2020, EXPIRED_KEY, KEY, PEPPER, key_hash, snapshot_document
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finmaas_core.errors import Corrupt, InvalidInput, NotAuthenticated, all_error_classes
+from finmaas_core.ids import new_id
+from finmaas_serving.gateway.body import engine_body, read_body
+from finmaas_serving.gateway.errors import OPENAI_ERRORS, problem_of
+from finmaas_serving.gateway.router import authorise, choose_replica, hash_key
+from finmaas_serving.gateway.routes import created_at
+from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder, read_snapshot
+from finmaas_serving.gateway.upstream import ReplicaBook
+
+SNAPSHOT = read_snapshot(json.dumps(snapshot_document()).encode())
+
+
+@dataclass(eq=False)
+class Candidate:
+    in_flight: int = 0
+    failed_until: float = 0.0
+
+
+class TestAuthorise:
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+    def test_finds_the_key(self, scheme: str) -> None:
+        assert authorise(SNAPSHOT, PEPPER.encode(), f"{scheme} {KEY}".encode(), 0).key_id == "key_good"
+
+    def test_expiry_is_a_moment(self) -> None:
+        header = f"Bearer {EXPIRED_KEY}".encode()
+        assert authorise(SNAPSHOT, PEPPER.encode(), header, EPOCH_2020 - 0.001).key_id == "key_expired"
+        with pytest.raises(NotAuthenticated, match="expired"):
+            authorise(SNAPSHOT, PEPPER.encode(), header, EPOCH_2020)
+
+    @pytest.mark.parametrize(
+        "header", [None, b"", b"Bearer", b"Basic Zm9v", KEY.encode(), b"Bearer \xff", b"Bearer x y"]
+    )
+    def test_others_are_refused(self, header: bytes | None) -> None:
+        with pytest.raises(NotAuthenticated):
+            authorise(SNAPSHOT, PEPPER.encode(), header, 0)
+
+    def test_hash_is_that_of_the_control_plane(self) -> None:
+        assert hash_key(PEPPER.encode(), KEY.encode()) == key_hash(KEY)
+
+
+class TestChooseReplica:
+    def test_least_in_flight(self) -> None:
+        candidates = [Candidate(3), Candidate(1), Candidate(2)]
+        assert all(choose_replica(candidates, (), 0, turn) is candidates[1] for turn in range(5))
+
+    def test_equal_loads_take_turns(self) -> None:
+        candidates = [Candidate() for _ in range(3)]
+        assert {id(choose_replica(candidates, (), 0, turn)) for turn in range(3)} == {id(c) for c in candidates}
+
+    def test_nobody(self) -> None:
+        empty: list[Candidate] = []
+        assert choose_replica(empty, (), 0, 0) is None
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1), st.integers(0, 99))
+    def test_tried_and_failed_ones_come_last(self, states: list[tuple[int, bool, bool]], turn: int) -> None:
+        candidates = [Candidate(load, 10.0 if failed else 0.0) for load, failed, _ in states]
+        tried = [c for c, (_, _, was_tried) in zip(candidates, states, strict=True) if was_tried]
+        chosen = choose_replica(candidates, tried, 5.0, turn)
+        assert chosen is not None
+        best = min((c in tried, c.failed_until > 5.0, c.in_flight) for c in candidates)
+        assert (chosen in tried, chosen.failed_until > 5.0, chosen.in_flight) == best
+
+
+class TestReplicaBook:
+    def test_replicas_that_stay_keep_their_load(self) -> None:
+        book = ReplicaBook()
+        book.replace({"a": [("h", 1), ("h", 2)]})
+        kept, gone = book.of("a")
+        kept.in_flight = 5
+        book.replace({"a": [("h", 3), ("h", 1)]})
+        assert [(r.port, r.in_flight) for r in book.of("a")] == [(3, 0), (1, 5)]
+        assert (kept.gone, gone.gone) == (False, True)
+        assert book.of("b") == []
+
+
+JSON: Any = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+OWN = {"model", "stream", "stream_options", "n", "prompt"}
+
+
+class TestBody:
+    @given(st.dictionaries(st.text().filter(lambda name: name not in OWN), JSON, max_size=5), st.booleans())
+    def test_all_other_fields_travel_untouched(self, fields: dict[str, Any], stream: bool) -> None:
+        raw = json.dumps({**fields, "model": "chat", "stream": stream}, indent=1).encode()
+        sent = json.loads(engine_body(read_body(raw), "t/p/e"))
+        expected = {**fields, "model": "t/p/e", "stream": stream}
+        if stream:
+            expected["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+        assert sent == expected
+
+    def test_the_last_of_repeated_fields_is_both_checked_and_sent(self) -> None:
+        body = read_body(b'{"model":"a","model":"b"}')
+        assert body.model == "b"
+        assert engine_body(body, "t/p/e").count(b"model") == 1
+
+    @pytest.mark.parametrize(
+        ("prompt", "n", "choices"),
+        [
+            ('"x"', 1, 1),
+            ('["x","y"]', 1, 2),
+            ('["x","y"]', 3, 6),
+            ("[1,2,3]", 2, 2),
+            ("[[1],[2,3]]", 1, 2),
+            ("[]", 1, 1),
+        ],
+    )
+    def test_choices(self, prompt: str, n: int, choices: int) -> None:
+        body = read_body(f'{{"model":"a","stream":true,"prompt": {prompt},"n":{n}}}'.encode())
+        assert (body.samples, body.choices) == (n, choices)
+
+    @given(st.binary())
+    def test_any_bytes_are_read_or_refused(self, raw: bytes) -> None:
+        with pytest.raises(InvalidInput):
+            read_body(b"{" + raw)
+
+
+class TestErrors:
+    def test_every_error_has_its_openai_shape(self) -> None:
+        own = [cls for cls in all_error_classes() if cls.__module__ == "finmaas_core.errors"]
+        assert {cls.code for cls in own} == set(OPENAI_ERRORS)
+        for cls in own:
+            body = json.loads(problem_of(cls("what")).body())
+            assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+class TestSnapshotHolder:
+    def holder(self, folder: Path, token: str = "fmg_1") -> SnapshotHolder:
+        return SnapshotHolder(SnapshotFile(folder / "snapshot", token))
+
+    def test_comes_back_from_disk(self, tmp_path: Path) -> None:
+        assert not self.holder(tmp_path).load_from_disk()
+        assert self.holder(tmp_path).take(json.dumps(snapshot_document(7)).encode())
+        again = self.holder(tmp_path)
+        assert again.load_from_disk()
+        assert (again.current.number, again.source) == (7, "disk")
+        assert (tmp_path / "snapshot").stat().st_mode & 0o777 == 0o600
+
+    def test_an_older_number_is_refused(self, tmp_path: Path) -> None:
+        holder = self.holder(tmp_path)
+        assert holder.take(json.dumps(snapshot_document(7)).encode())
+        assert not holder.take(json.dumps(snapshot_document(6, keys=[])).encode())
+        assert len(holder.current.keys) == 4
+
+    @given(st.integers(0, 3000), st.integers(1, 255))
+    def test_a_changed_byte_is_noticed(self, tmp_path_factory: pytest.TempPathFactory, at: int, flip: int) -> None:
+        folder = tmp_path_factory.mktemp("snapshot")
+        self.holder(folder).take(json.dumps(snapshot_document()).encode())
+        data = bytearray((folder / "snapshot").read_bytes())
+        at %= len(data)
+        if at == 64:  # the line end between the two parts carries nothing
+            return
+        data[at] ^= flip
+        (folder / "snapshot").write_bytes(data)
+        with pytest.raises(Corrupt):
+            self.holder(folder).load_from_disk()
+
+    def test_another_token_does_not_open_it(self, tmp_path: Path) -> None:
+        self.holder(tmp_path).take(json.dumps(snapshot_document()).encode())
+        with pytest.raises(Corrupt):
+            self.holder(tmp_path, "fmg_2").load_from_disk()
+
+    @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"number":"x","issued_at":""}'])
+    def test_nonsense_is_refused_and_the_old_one_stays(self, tmp_path: Path, raw: bytes) -> None:
+        holder = self.holder(tmp_path)
+        holder.take(json.dumps(snapshot_document()).encode())
+        with pytest.raises(Corrupt):
+            holder.take(raw)
+        assert holder.current.number == 1
+
+
+class TestCreatedAt:
+    def test_is_read_from_the_id(self) -> None:
+        assert abs(created_at(new_id("endpoint")) - time.time()) < 60
+        assert created_at("ep_chat") == 0
