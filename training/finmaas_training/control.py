@@ -1,15 +1,14 @@
-"""How a job speaks with the control plane: its inputs, metrics, checkpoints, blobs and result, over HTTP.
+"""How a job speaks with the control plane: its inputs, metrics, checkpoints and result, over HTTP.
 
 Every call survives a control plane that is away for a while: it is repeated with growing pauses until its patience
-ends. Calls are idempotent on the other side, so repeating is safe. Nothing here knows of torch or Ray.
+ends. Calls are idempotent on the other side, so repeating is safe. Blobs travel by the registry's `RemoteBlobs`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,6 @@ from finmaas_registry.manifest import FileEntry
 
 PATIENCE_S = 30 * 60.0  # a control plane may be away for so long before a job gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-CHUNK_BYTES = 1 << 20
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _ERRORS = {cls.code: cls for cls in all_error_classes()}
 
@@ -139,35 +137,9 @@ class JobClient:
         answer: Mapping[str, Any] = self._call("POST", f"{self._path}/result", dict(body)).json()
         return answer
 
-    def has_blob(self, sha256: str) -> bool:
-        """Whether this tenant's part of the store holds the blob already."""
-        try:
-            self._call("HEAD", f"/api/v1/blobs/{sha256}")
-        except NotFound:
-            return False
-        return True
-
-    def put_blob(self, sha256: str, path: Path) -> None:
-        """Streams a file into the store; the other side checks the digest."""
-
-        def send() -> httpx.Response:
-            headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
-            content = _chunks_of(path)
-            return _checked(self._http.put(f"/api/v1/blobs/{sha256}", content=content, headers=headers, timeout=600))
-
-        _repeat(send, self._patience_s)
-
-    def get_blob(self, sha256: str, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from an offset on. Raises Unavailable when the stream breaks; ask again from there."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        try:
-            with self._http.stream("GET", f"/api/v1/blobs/{sha256}", headers=headers) as response:
-                if response.is_error:
-                    response.read()
-                _checked(response)
-                yield from response.iter_bytes(CHUNK_BYTES)
-        except httpx.TransportError as error:
-            raise Unavailable(f"reading blob {sha256[:12]}… broke off: {error}; it is tried again") from error
+    def post_failure(self, message: str, final: bool) -> None:
+        """Says why this attempt is about to end; a final reason is not tried again."""
+        self._call("POST", f"{self._path}/failure", {"message": message or "unknown", "final": final})
 
     def _call(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, patience_s: float | None = None
@@ -220,9 +192,3 @@ def _artefact(body: Mapping[str, Any]) -> Artefact:
 
 def _files(items: Sequence[Mapping[str, Any]]) -> tuple[FileEntry, ...]:
     return tuple(FileEntry(str(f["path"]), str(f["sha256"]), int(f["size"])) for f in items)
-
-
-def _chunks_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk

@@ -21,6 +21,7 @@ def deepspeed_config(spec: TrainingSpec, on_gpu: bool) -> dict[str, Any]:
     return {
         "train_batch_size": spec.batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size(spec),
+        "gradient_accumulation_steps": spec.batch_size // spec.workers // micro_batch_size(spec),
         "gradient_clipping": spec.gradient_clip,
         "steps_per_print": _NEVER,
         "wall_clock_breakdown": False,

@@ -6,6 +6,7 @@ whether the user asked to cancel; a stale attempt is told the same way and looks
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Reporter:
         self._send_every_s = send_every_s
         self._lock = threading.Lock()
         self._waiting: deque[Mapping[str, Any]] = deque(maxlen=MAX_WAITING)
+        self._newest: tuple[int, Mapping[str, float]] = (-1, {})
         self._progress: Mapping[str, Any] | None = None
         self._wake = threading.Event()
         self._ended = False
@@ -48,9 +50,14 @@ class Reporter:
         return self._stop_reason
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """A metric point; the last one of a step counts."""
+        """Values at a step. Further values of the newest step join those it has; what is not finite is left out."""
+        kept = {name: value for name, value in values.items() if math.isfinite(value)}
         with self._lock:
-            self._waiting.append({"step": step, "values": dict(values)})
+            if step == self._newest[0]:
+                # The other side keeps the last point of a step, so that one has to be whole.
+                kept = {**self._newest[1], **kept}
+            self._newest = (step, kept)
+            self._waiting.append({"step": step, "values": kept})
 
     def show(self, stage: str, step: int, total_steps: int) -> None:
         """The progress that the user sees; only the newest is sent."""
@@ -90,10 +97,8 @@ class Reporter:
             with self._lock:
                 points = [self._waiting[i] for i in range(min(_MOST_PER_POST, len(self._waiting)))]
                 progress, self._progress = self._progress, None
-            if not points and progress is None:
-                # An empty post asks whether to cancel.
-                points = []
             try:
+                # Without points or progress too: the answer tells whether to cancel.
                 cancel = self._port.post_metrics(points, progress)
             except Unavailable:
                 with self._lock:
