@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
+from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
 from finmaas_platform.sdk.objects import Dataset, DatasetVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
 from finmaas_platform.sdk.transport import Transport
 
-CHUNK_BYTES = 1 << 20
 OnBytes = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 Rows = list[dict[str, Any]]
@@ -47,6 +47,19 @@ class Datasets:
         path = self._version_path(parse_ref(ref, project))
         items: Rows = self._http.get(f"{path}/rows", split=split, limit=limit)["items"]
         return items
+
+    def download(
+        self,
+        ref: str,
+        folder: str | os.PathLike[str],
+        project: str = DEFAULT_PROJECT,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> DatasetVersion:
+        """Fetches the files of a version into a folder, checked; those that are there already stay."""
+        version = self.version(ref, project)
+        download_files(self._http, version.files, Path(folder), on_progress)
+        return version
 
     def import_file(
         self,
@@ -93,8 +106,6 @@ class Datasets:
         version = ref.version
         if version is None:
             version = self.get(ref.name, ref.project).latest_version
-        if version is None:
-            version = max(item.version for item in self.versions(ref.name, ref.project))
         return f"/datasets/{ref.path}/versions/{version}"
 
 

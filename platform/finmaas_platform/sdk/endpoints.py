@@ -77,7 +77,7 @@ class Endpoints:
         timeout_s: float | None = 900.0,
         poll_s: float = POLL_S,
     ) -> Endpoint:
-        """Returns the endpoint once it answers; Conflict when it failed or was stopped, Unavailable after `timeout_s`."""
+        """Returns the endpoint once it answers; Conflict when it failed or stopped, Unavailable after `timeout_s`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             endpoint = self.get(name, project)

@@ -64,12 +64,13 @@ class Jobs:
     ) -> Job:
         """Returns the job once it has ended, in whatever state; Unavailable after `timeout_s`.
 
-        A control plane that restarts meanwhile is waited for; the job goes on without it.
+        `on_update` is called on each change of the job, and at least every `poll_s`. A control plane that restarts
+        meanwhile is waited for; the job goes on without it.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         last_step: int | None = None
+        job = self.get(job_id)
         while True:
-            job = self.get(job_id)
             points = list(self.metrics(job_id, after_step=last_step)) if on_update is not None else []
             last_step = points[-1].step if points else last_step
             if on_update is not None:
@@ -78,7 +79,8 @@ class Jobs:
                 return job
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(f"{job_id} is still {job.state} after {timeout_s:.0f} s: {job.reason}; it goes on")
-            time.sleep(poll_s)  # the API has no event to wait on
+            seen = self._http.get(f"/jobs/{job_id}", wait_s=poll_s, after_version=job.version)
+            job = Job.model_validate(seen)
 
     def logs(self, job_id: str, *, follow: bool = False, offset: int = 0) -> Iterator[str]:
         """The lines of a job's log from a byte offset; `follow` goes on until the job has ended.

@@ -5,26 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from finmaas_core.errors import InvalidInput
-from finmaas_platform.sdk.datasets import CHUNK_BYTES, read_chunks
+from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
+from finmaas_platform.sdk.datasets import read_chunks
 from finmaas_platform.sdk.objects import FileEntry, Model, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
 from finmaas_platform.sdk.transport import Transport
+from finmaas_registry.model_folder import LocalFile, scan_model_folder, tell_kind
 
 OnStage = Callable[[str, int, int], None]
 """Called with the stage (`hash` or `upload`), the bytes done and the bytes in all."""
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file to import: its path inside the model, and where it lies."""
-
-    path: str
-    source: Path
-    size: int
 
 
 class Models:
@@ -49,6 +40,19 @@ class Models:
         """One version; without a number the newest."""
         return ModelVersion.model_validate(self._http.get(self._version_path(parse_ref(ref, project))))
 
+    def download(
+        self,
+        ref: str,
+        folder: str | os.PathLike[str],
+        project: str = DEFAULT_PROJECT,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> ModelVersion:
+        """Fetches the files of a version into a folder, checked; those that are there already stay."""
+        version = self.version(ref, project)
+        download_files(self._http, version.files, Path(folder), on_progress)
+        return version
+
     def import_folder(
         self,
         folder: str | os.PathLike[str],
@@ -62,13 +66,14 @@ class Models:
     ) -> ModelVersion:
         """Imports a Hugging Face folder. Files that the store has already are not sent again.
 
-        `kind` is full or adapter, told by the folder when absent; an adapter names its `base`.
+        `kind` is full or adapter, told by the folder when absent; an adapter names its `base`. InvalidInput for one
+        that holds no model, or holds code or pickles: that is found before anything is sent.
         """
-        files = find_model_files(Path(folder))
+        files = scan_model_folder(Path(folder))
         entries = hash_files(files, on_progress)
         self._send_missing(files, entries, on_progress)
         body = {
-            "kind": kind or tell_kind(files),
+            "kind": kind or tell_kind(file.path for file in files),
             "files": [entry.to_json() for entry in entries],
             "base": base,
             "description": description,
@@ -83,11 +88,10 @@ class Models:
         done = 0
         sent: set[str] = set()
         for file, entry in zip(files, entries, strict=True):
-            base = done
 
-            def report(part: int, _size: int, base: int = base) -> None:
+            def report(part: int, _size: int, before: int = done) -> None:
                 if on_progress is not None:
-                    on_progress("upload", base + part, total)
+                    on_progress("upload", before + part, total)
 
             if entry.sha256 not in sent and not self._http.exists(f"/blobs/{entry.sha256}"):
                 self._send(file, entry, report)
@@ -104,37 +108,11 @@ class Models:
         version = ref.version
         if version is None:
             version = self.get(ref.name, ref.project).latest_version
-        if version is None:
-            version = max(item.version for item in self.versions(ref.name, ref.project))
         return f"/models/{ref.path}/versions/{version}"
 
 
-def find_model_files(folder: Path) -> list[LocalFile]:
-    """The files of a model folder in the order of their paths; hidden files and folders stay behind.
-
-    InvalidInput where there is no model: neither `config.json` nor `adapter_config.json` at the top.
-    """
-    if not folder.is_dir():
-        raise InvalidInput(f"{folder} is not a folder; give one with a config.json and *.safetensors files")
-    found = []
-    for source in sorted(folder.rglob("*")):
-        path = source.relative_to(folder)
-        if source.is_file() and not any(part.startswith(".") for part in path.parts):
-            found.append(LocalFile(path.as_posix(), source, source.stat().st_size))
-    names = {file.path for file in found}
-    if not names & {"config.json", "adapter_config.json"}:
-        raise InvalidInput(f"{folder} holds no model: neither config.json nor adapter_config.json is in it")
-    return found
-
-
-def tell_kind(files: Sequence[LocalFile]) -> str:
-    """`adapter` for a folder with an adapter's configuration, else `full`."""
-    names = {file.path for file in files}
-    return "adapter" if "adapter_config.json" in names and "config.json" not in names else "full"
-
-
 def hash_files(files: Sequence[LocalFile], on_progress: OnStage | None = None) -> list[FileEntry]:
-    """The SHA-256 of each file, in the order given."""
+    """The manifest entry of each file, in the order given."""
     total = sum(file.size for file in files)
     done = 0
     entries = []

@@ -76,6 +76,7 @@ class AccessToken(ApiObject):
 
     id: str
     principal_id: str
+    principal: str = ""
     token: str | None = None
     created_at: datetime
     expires_at: datetime | None = None
@@ -107,13 +108,21 @@ class Grant(ApiObject):
     revoked_at: datetime | None = None
 
 
+class FileEntry(ApiObject):
+    """One file of a version, by its SHA-256."""
+
+    path: str
+    sha256: str
+    size: int
+
+
 class Dataset(ApiObject):
     """A named sequence of dataset versions."""
 
     id: str
     name: str
     project: str
-    latest_version: int | None = None
+    latest_version: int = 0
     created_at: datetime
 
 
@@ -129,17 +138,12 @@ class DatasetVersion(ApiObject):
     splits: dict[str, int] = Field(default_factory=dict)
     columns: Any = Field(default=None, alias="schema")
     stats: dict[str, Any] = Field(default_factory=dict)
+    files: tuple[FileEntry, ...] = ()
+    size_bytes: int = 0
     digest: str = ""
+    source: str = ""
     created_at: datetime
     created_by: str = ""
-
-
-class FileEntry(ApiObject):
-    """One file of a model version, by its SHA-256."""
-
-    path: str
-    sha256: str
-    size: int
 
 
 class Lineage(ApiObject):
@@ -156,7 +160,7 @@ class Model(ApiObject):
     id: str
     name: str
     project: str
-    latest_version: int | None = None
+    latest_version: int = 0
     created_at: datetime
 
 
@@ -171,7 +175,7 @@ class ModelVersion(ApiObject):
     files: tuple[FileEntry, ...] = ()
     size_bytes: int = 0
     digest: str = ""
-    description: str | None = None
+    description: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict)
     lineage: Lineage = Lineage()
     created_at: datetime

@@ -120,8 +120,16 @@ class Transport:
     def stream_text(self, path: str, **params: Any) -> Iterator[bytes]:
         """The body of a GET as it comes. A broken connection ends it with httpx.TransportError: the caller resumes."""
         known = {key: value for key, value in params.items() if value is not None}
+        yield from self._stream(path, known, {})
+
+    def stream_bytes(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from an offset on; breaks off as `stream_text` does."""
+        yield from self._stream(path, {}, {"Range": f"bytes={offset}-"} if offset else {})
+
+    def _stream(self, path: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[bytes]:
         timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
-        with self._http.stream("GET", PREFIX + path, params=known, headers=self._headers, timeout=timeout) as response:
+        sent = {**self._headers, **headers}
+        with self._http.stream("GET", PREFIX + path, params=params, headers=sent, timeout=timeout) as response:
             if not response.is_success:
                 response.read()
                 raise rebuild_error(response)
