@@ -22,7 +22,8 @@ from sqlalchemy import text
 from finmaas_core.errors import EnvironmentFault
 from finmaas_core.settings import PORT_OFFSETS, Settings
 from finmaas_platform.db.base import make_engine
-from finmaas_platform.embedded.ports import describe_holder, is_free
+from finmaas_platform.embedded.ports import describe_holder, find_listener, is_free
+from finmaas_platform.embedded.processes import INSTANCE_VARIABLE
 
 GIB = 1024**3
 MIN_MEMORY_BYTES = 4 * GIB
@@ -273,9 +274,5 @@ def _version(name: str) -> str | None:
 
 
 def _is_ours(port: int, settings: Settings) -> bool:
-    from finmaas_platform.embedded.processes import INSTANCE_VARIABLE
-
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            return psutil.Process(connection.pid).environ().get(INSTANCE_VARIABLE) == str(settings.home)
-    return False
+    process = find_listener(port)
+    return process is not None and process.environ().get(INSTANCE_VARIABLE) == str(settings.home)

@@ -21,16 +21,26 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def describe_holder(port: int) -> str:
-    """The process that listens on a port, as far as this user may know it."""
+def find_listener(port: int) -> psutil.Process | None:
+    """The process that listens on a port; None when this user may not know it, or there is none."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                process = psutil.Process(connection.pid)
-                return f"{process.name()} (pid {process.pid})"
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr.port == port:
+                return psutil.Process(connection.pid)
     except psutil.Error:
-        pass
-    return "another process"
+        return None
+    return None
+
+
+def describe_holder(port: int) -> str:
+    """The process that listens on a port, as far as this user may know it."""
+    process = find_listener(port)
+    try:
+        return f"{process.name()} (pid {process.pid})" if process else "another process"
+    except psutil.Error:
+        return "another process"
 
 
 def check_ports(settings: Settings) -> None:
