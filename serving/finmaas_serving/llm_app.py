@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ray.serve import Application
 
 DEPLOYMENT = "engine"
-_CONSTRUCTOR_TRIES = 3
+_CONSTRUCTOR_TRIES = 2  # once more for what passes; a model that cannot load is reported soon
 
 
 class EngineSpec(BaseModel):

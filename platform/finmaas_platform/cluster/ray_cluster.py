@@ -5,6 +5,7 @@ Both APIs are remote code execution by design, so the dashboard wants Ray's toke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,9 @@ _SERVE = "/api/serve/applications/"
 # Starting Serve (the first PUT) starts its controller process, which takes several seconds on a busy machine.
 _PUT_TIMEOUT_S = 120.0
 _MESSAGE_CHARS = 4000
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# Where a traceback says what happened: a dotted or telling name at the beginning of a line. The rest is the message.
+_EXCEPTION = re.compile(r"^((?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*(?:Error|Exception))(?:\(\w+\))?: ", re.MULTILINE)
 
 
 class RayCluster:
@@ -180,10 +184,26 @@ def parse_applications(document: Mapping[str, Any]) -> dict[str, ObservedApplica
 
 
 def _explain(details: Mapping[str, Any]) -> str:
-    """The application's message and those of its deployments that say something, newest facts last."""
+    """What the application and its deployments say, without the stacks of a failure."""
     parts = [str(details.get("message") or "")]
     parts += [str(one.get("message") or "") for one in (details.get("deployments") or {}).values()]
-    return "\n".join(part for part in parts if part)[-_MESSAGE_CHARS:]
+    return "\n".join(dict.fromkeys(find_reason(part) for part in parts if part))[:_MESSAGE_CHARS]
+
+
+def find_reason(text: str) -> str:
+    """The last exception of a traceback in a text, as `Name: message`; our own errors without the name.
+
+    A text without a traceback is returned as it is, without colours.
+    """
+    plain = _COLOURS.sub("", text).strip()
+    if "Traceback (most recent call last)" not in plain:
+        return plain
+    found = list(_EXCEPTION.finditer(plain))
+    if not found:
+        return plain.splitlines()[-1]
+    last = found[-1]
+    name, message = last[1], plain[last.end() :]
+    return message if name.startswith("finmaas_core.errors.") else f"{name.rsplit('.', 1)[-1]}: {message}"
 
 
 def _observed_run(job: Mapping[str, Any]) -> ObservedRun:
