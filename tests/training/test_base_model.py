@@ -33,9 +33,9 @@ class TestBuildBase:
 
     def test_the_chat_template_marks_each_turn_with_one_token(self, base: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(base)
-        chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "my card"}]
+        chat = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "My card"}]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        assert text == "<|system|>be brief<|end|><|user|>my card<|end|><|assistant|>"
+        assert text == "<|system|>Be brief<|end|><|user|> my card<|end|><|assistant|>"
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids[-2:] == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|assistant|>")]
 

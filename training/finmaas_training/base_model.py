@@ -15,7 +15,8 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,15 @@ from finmaas_core.errors import BadRow, FinmaasError, InvalidInput
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, END, SYSTEM, USER, ASSISTANT)
 
-# One special token before each turn and one after: the shortest prompt that still tells the roles apart.
+# One special token before each turn and one after: the shortest prompt that still tells the roles apart. What a user
+# writes is lower-cased and begins with a space, so that a word is one token wherever it stands; answers keep case.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}"
+    "{{ '<|user|> ' + message['content'] | lower + '<|end|>' }}"
+    "{%- else -%}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|assistant|>' }}{%- endif -%}"
 )
@@ -91,8 +97,11 @@ def build_base(
     }
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocabulary` tokens, with the chat template of this module."""
+def train_tokenizer(texts: Sequence[str], vocabulary: int, positions: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `vocabulary` tokens, with the chat template of this module.
+
+    It learns from the texts as prompts show them; from those that occur again and again (labels) also as they stand.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = decoders.ByteLevel()
@@ -102,12 +111,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, positions: int) -> Pr
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator(texts, trainer)
+    bpe.train_from_iterator([*map(as_prompt, texts), *_repeated(texts)], trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token=PAD, eos_token=END, bos_token=None, unk_token=None, model_max_length=positions
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def as_prompt(text: str) -> str:
+    """A text as the chat template shows it to the model when a user writes it."""
+    return f" {text.lower()}"
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, shape: BaseShape, seed: int) -> LlamaForCausalLM:
@@ -143,7 +157,7 @@ def warm_start_embeddings(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], seed: int
 ) -> None:
     """Replace the embeddings of seen tokens by their co-occurrence vectors; the rest keep their random values."""
-    rows = [ids for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"] if ids]
+    rows = [ids for ids in tokenizer([as_prompt(text) for text in texts], add_special_tokens=False)["input_ids"] if ids]
     hidden = model.config.hidden_size
     vectors = cooccurrence_embeddings(rows, len(tokenizer), hidden, seed=seed)
     seen = torch.from_numpy(np.linalg.norm(vectors, axis=1) > 0)
@@ -187,6 +201,10 @@ def _cooccurrence_counts(rows: Sequence[Sequence[int]], vocabulary: int, window:
         np.add.at(counts, (left, right), np.float32(1.0 / distance))
         np.add.at(counts, (right, left), np.float32(1.0 / distance))
     return counts
+
+
+def _repeated(texts: Sequence[str]) -> list[str]:
+    return [text for text, count in Counter(texts).items() if count > 1 for _ in range(count)]
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
