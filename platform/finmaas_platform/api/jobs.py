@@ -156,15 +156,18 @@ def _to_metrics(row: JobMetricRow) -> Metrics:
 @router.post("", status_code=201, response_model=Job, summary="Queue a job")
 def post_job(body: NewJob, session: SessionDep, caller: CallerDep, deps: DepsDep, once: OnceDep) -> Any:
     """Checks the spec, pins its references and queues the job; it is handed to the cluster within about a second."""
-    return once.run(
-        session, lambda: to_view(create_job(session, caller, deps.clock.now(), body.project, body.kind, body.spec))
-    )
+    now = deps.clock.now()
+
+    def make() -> Job:
+        return to_view(create_job(session, deps.store, caller, now, body.project, body.kind, body.spec))
+
+    return once.run(session, make)
 
 
 @router.post("/validate", summary="Check a spec without queueing it")
-def validate_job(body: NewJob, session: SessionDep, caller: CallerDep) -> CheckedSpec:
+def validate_job(body: NewJob, session: SessionDep, caller: CallerDep, deps: DepsDep) -> CheckedSpec:
     """Answers 200 when the job could be queued; else the same problem that queueing would give."""
-    resolved = resolve_spec(session, caller, body.project, body.kind, body.spec)
+    resolved = resolve_spec(session, deps.store, caller, body.project, body.kind, body.spec)
     return CheckedSpec(
         kind=body.kind,
         spec=resolved.spec.model_dump(mode="json"),

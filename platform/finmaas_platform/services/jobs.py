@@ -27,6 +27,7 @@ from finmaas_platform.services.job_checks import check_evaluation, check_trainin
 from finmaas_platform.services.job_protocol import move_job
 from finmaas_platform.services.models import resolve_model_version
 from finmaas_platform.services.projects import get_project
+from finmaas_registry.store import BlobStore
 from finmaas_training.spec import EvaluationSpec, TrainingSpec
 
 MAKERS = (Role.TENANT_ADMIN, Role.ML_ENGINEER)
@@ -46,7 +47,7 @@ class ResolvedSpec:
 
 
 def resolve_spec(
-    session: Session, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
+    session: Session, store: BlobStore, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
 ) -> ResolvedSpec:
     """Checks a spec as far as that is possible before it runs; InvalidSpec or NotFound say what is wrong with it."""
     caller.require(*MAKERS)
@@ -57,7 +58,7 @@ def resolve_spec(
     base = None if parsed.base is None else _resolve_model(session, caller, project, parsed.base)
     if isinstance(parsed, TrainingSpec):
         assert base is not None, "a training spec always has a base"
-        check_training(parsed, dataset, base)
+        check_training(store, parsed, dataset, base)
         return ResolvedSpec(project, kind, parsed, dataset, base, None)
     subject = _resolve_model(session, caller, project, parsed.model)
     check_evaluation(parsed, dataset, subject, base)
@@ -74,10 +75,16 @@ def parse_spec(kind: JobKind, spec: Mapping[str, Any]) -> Spec:
 
 
 def create_job(
-    session: Session, caller: Caller, now: datetime, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
+    session: Session,
+    store: BlobStore,
+    caller: Caller,
+    now: datetime,
+    project_ref: str,
+    kind: JobKind,
+    spec: Mapping[str, Any],
 ) -> JobRow:
     """Queues a job. Its references are pinned now: a version that is made later does not change it."""
-    resolved = resolve_spec(session, caller, project_ref, kind, spec)
+    resolved = resolve_spec(session, store, caller, project_ref, kind, spec)
     project = resolved.project
     row = JobRow(
         id=new_id("job"),

@@ -106,7 +106,11 @@ def add_versions(deps: Deps) -> None:
     with unit_of_work(deps.sessions) as session:
         project = session.scalars(select(ProjectRow)).one()
         owner = {"tenant_id": project.tenant_id, "project_id": project.id, "created_at": now, "created_by": "test"}
-        files = [{"path": "data/train.parquet", "sha256": "a" * 64, "size": 1}]
+        config = deps.store.put([b'{"max_position_embeddings": 512}'])
+        files = [
+            {"path": "data/train.parquet", "sha256": "a" * 64, "size": 1},
+            {"path": "config.json", "sha256": config.digest, "size": config.size},
+        ]
         dataset = DatasetRow(id="ds_1", name="intents", latest_version=1, **owner)
         session.add(dataset)
         session.add(
@@ -139,6 +143,8 @@ class TestPostJob:
             ({"base": "nope"}, 404, "not_found", "no model nope"),
             ({"dataset": "intents@9"}, 404, "not_found", "no version 9"),
             ({"workers": 0}, 422, "invalid_spec", "workers: "),
+            ({"workers": 3}, 422, "invalid_spec", "cannot be dealt to 3 workers"),
+            ({"max_length": 4096}, 422, "invalid_spec", "exceeds the context of tiny"),
             ({"extra": 1}, 422, "invalid_spec", "extra: "),
         ],
     )
