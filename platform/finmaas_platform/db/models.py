@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
@@ -43,7 +43,7 @@ class ModelVersionRow(Base):
     kind: Mapped[str]
     description: Mapped[str] = mapped_column(Text)
     files: Mapped[list[Any]]
-    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int]
     digest: Mapped[str] = mapped_column(index=True)
     metrics: Mapped[dict[str, Any]]
     # A job registers at most one version; that makes handing a result over twice harmless.
