@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     ray_dashboard_url: str = ""
     gateway_id: str = "gw-1"
     max_request_bytes: int = 4 * 1024 * 1024
+    # The largest file that can be imported as a dataset, and the largest single file of a model.
+    max_dataset_bytes: int = 16 << 30
+    max_blob_bytes: int = 64 << 30
 
     @property
     def paths(self) -> Home:

@@ -20,6 +20,8 @@ from finmaas_platform.db.base import make_engine, make_session_factory
 from finmaas_platform.deps import Deps, PlatformSecrets
 from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.bootstrap import bootstrap
+from finmaas_platform.services.dataset_imports import import_scratch
+from finmaas_registry.dataset_import import sweep_scratch
 from finmaas_registry.store import FolderStore
 
 KEEP_ALIVE_S = 75
@@ -37,7 +39,11 @@ def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock 
     cluster = cluster or RayCluster(
         settings.dashboard_url, home.ray_token, http_host=settings.host, http_port=settings.port("serve_http")
     )
-    return Deps(settings, sessions, clock, FolderStore(home.blobs), cluster, PlatformSecrets.read(home))
+    store = FolderStore(home.blobs)
+    store.sweep()
+    deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home))
+    sweep_scratch(import_scratch(deps))
+    return deps
 
 
 def main() -> int:

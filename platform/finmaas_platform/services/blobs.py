@@ -83,7 +83,8 @@ def to_entries(files: Iterable[Mapping[str, Any]]) -> list[FileEntry]:
 
 def _may_read(session: Session, caller: Caller, digest: str) -> bool:
     if caller.kind is CallerKind.NODE:
-        query = select(VersionBlobRow.version_id).where(VersionBlobRow.digest == digest, VersionBlobRow.kind == "model")
+        query = select(VersionBlobRow.version_id)  # unscoped: nodes serve every tenant
+        query = query.where(VersionBlobRow.digest == digest, VersionBlobRow.kind == "model")
         return session.scalars(query).first() is not None
     if caller.kind is CallerKind.JOB:
         return _is_own_or_input(session, caller, digest)
@@ -99,6 +100,7 @@ def _is_own_or_input(session: Session, caller: Caller, digest: str) -> bool:
     if job is None:
         return False
     inputs = [job.dataset_version_id, job.base_version_id, job.subject_version_id]
+    # unscoped: an input may come from a project that another tenant granted; the job's row names it.
     query = select(VersionBlobRow.version_id).where(
         VersionBlobRow.digest == digest, VersionBlobRow.version_id.in_([one for one in inputs if one])
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from finmaas_core.ids import new_id
@@ -84,6 +84,17 @@ def get_dataset_version(session: Session, caller: Caller, dataset: DatasetRow, n
     if found := session.scalar(query):
         return found
     raise unknown_number("dataset", dataset.name, number, dataset.latest_version)
+
+
+def select_datasets(session: Session, caller: Caller, project: str | None) -> Select[DatasetRow]:
+    """The datasets in the caller's sight, of one project if it is named."""
+    query = scoped(select(DatasetRow), caller)
+    return query if project is None else query.where(DatasetRow.project_id == get_project(session, caller, project).id)
+
+
+def select_versions(caller: Caller, dataset: DatasetRow) -> Select[DatasetVersionRow]:
+    """The versions of a dataset."""
+    return scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.dataset_id == dataset.id)
 
 
 def _find_dataset(session: Session, caller: Caller, project: ProjectRow, name: str) -> DatasetRow | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import InvalidInput, NotFound
@@ -110,11 +110,28 @@ def get_model_version(session: Session, caller: Caller, model: ModelRow, number:
 
 def get_served_version(session: Session, caller: Caller, version_id: str) -> ModelVersionRow:
     """A model version by id: nodes may read any, principals those in their sight. NotFound."""
-    query = select(ModelVersionRow).where(ModelVersionRow.id == version_id)
+    query = select(ModelVersionRow).where(ModelVersionRow.id == version_id)  # unscoped: nodes serve every tenant
     found = session.scalar(query if caller.kind is CallerKind.NODE else scoped(query, caller))
     if found is None:
         raise NotFound(f"there is no model version {version_id}")
     return found
+
+
+def find_latest_number(session: Session, caller: Caller, project: ProjectRow, name: str) -> int:
+    """The number of the newest version of a model; 0 when there is no such model."""
+    found = _find_model(session, caller, project, name)
+    return found.latest_version if found else 0
+
+
+def select_models(session: Session, caller: Caller, project: str | None) -> Select[ModelRow]:
+    """The models in the caller's sight, of one project if it is named."""
+    query = scoped(select(ModelRow), caller)
+    return query if project is None else query.where(ModelRow.project_id == get_project(session, caller, project).id)
+
+
+def select_versions(caller: Caller, model: ModelRow) -> Select[ModelVersionRow]:
+    """The versions of a model."""
+    return scoped(select(ModelVersionRow), caller).where(ModelVersionRow.model_id == model.id)
 
 
 def _find_registered(

@@ -12,7 +12,7 @@ from finmaas_registry.readers.encoding import detect_encoding
 from finmaas_registry.readers.table import Limits, RawBatch, Table, bad_row, check_cell, check_header
 
 if TYPE_CHECKING:
-    from _csv import _reader as CsvReader  # noqa: N812 - its one name for type checkers
+    from _csv import Reader as CsvReader
 
 DELIMITERS = (",", ";", "\t")
 # The csv module has one bound for the whole process; ours comes after it, with a better message.
