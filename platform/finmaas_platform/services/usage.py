@@ -45,7 +45,7 @@ def store_usage(session: Session, gateway_id: str, records: Sequence[Mapping[str
     insert = postgresql.insert(UsageRecordRow) if is_postgres else sqlite.insert(UsageRecordRow)
     values = [{**record, "id": new_id("usage_record"), "gateway_id": gateway_id} for record in records]
     session.execute(insert.on_conflict_do_nothing(), values)
-    return max(record["seq"] for record in records)
+    return max(int(record["seq"]) for record in records)
 
 
 def select_usage(
