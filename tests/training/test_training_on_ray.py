@@ -1,0 +1,297 @@
+"""Training jobs on a real Ray cluster with DeepSpeed: they learn, survive the death of a worker, stop when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [str(ROOT / name) for name in ("platform", "registry", "training", "serving")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+class Cluster:
+    """A Ray head of our own: its address and the environment that reaches it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ports = _free_ports(8)
+        self.address = f"127.0.0.1:{ports[0]}"
+        token = folder / "token"
+        token.write_text("0123456789abcdef" * 4)
+        token.chmod(0o600)
+        self.env = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
+            "DS_ACCELERATOR": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": os.pathsep.join(SOURCES),
+        }
+        names = ("object-manager", "node-manager", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={ports[0]}"]
+        command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--num-cpus=8", "--include-dashboard=false"]
+        command += [f"--{name}-port={port}" for name, port in zip(names, ports[1:], strict=False)]
+        command += ["--object-store-memory=100000000", "--disable-usage-stats"]
+        self.log = (folder / "head.log").open("w")
+        self.process = subprocess.Popen(command, env=self.env, stdout=self.log, stderr=subprocess.STDOUT)
+        self._wait_ready(ports[0])
+
+    def _wait_ready(self, port: int) -> None:
+        deadline = time.monotonic() + 180
+        while "Ray runtime started" not in (self.folder / "head.log").read_text():
+            assert self.process.poll() is None, (self.folder / "head.log").read_text()
+            assert time.monotonic() < deadline, "the Ray head did not start"
+            try:
+                self.process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def close(self) -> None:
+        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        for process in family:
+            process.terminate()
+        for process in psutil.wait_procs(family, timeout=20)[1]:
+            process.kill()
+        self.log.close()
+
+    def workers(self) -> list[psutil.Process]:
+        """Living training workers of this cluster."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in family if any("RayTrainWorker" in part for part in _command(p))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    for part in ("ray", "deepspeed", "torch", "transformers"):
+        pytest.importorskip(part)
+    with tempfile.TemporaryDirectory(prefix="fmT", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        cluster = Cluster(Path(folder))
+        yield cluster
+        cluster.close()
+
+
+SPEC = {
+    "base": "tiny@1",
+    "dataset": "topics@1",
+    "output": "topics-model",
+    "workers": 2,
+    "batch_size": 32,
+    "epochs": 10,
+    "learning_rate": 5e-3,
+    "max_length": 64,
+    "log_every_steps": 1,
+    "checkpoint_every_steps": 7,
+    "seed": 3,
+}
+
+
+class Run:
+    """One attempt, started as Ray's job supervisor would start it."""
+
+    def __init__(self, cluster: Cluster, control: Any, cache: Path, attempt: int = 1) -> None:
+        node_token = cache / "node.token"
+        node_token.write_text("fmn_test\n")
+        env = {
+            **cluster.env,
+            "RAY_ADDRESS": cluster.address,
+            "FINMAAS_API_URL": control.url,
+            "FINMAAS_CLUSTER_TOKEN_FILE": str(node_token),
+            "FINMAAS_CACHE_DIR": str(cache),
+            "FINMAAS_JOB_ID": "job_test",
+            "FINMAAS_ATTEMPT": str(attempt),
+        }
+        self._log = cache / f"job-{attempt}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "finmaas_training.job_main"], env=env, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def wait(self, timeout_s: float = 240) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+def _prepare(control: Any, inputs: tuple[Path, Path], **changes: Any) -> None:
+    dataset, base = inputs
+    control.inputs = {
+        "kind": "training",
+        "spec": {**SPEC, **changes},
+        "dataset": {
+            "id": "dsv_1",
+            "ref": "topics@1",
+            "shape": "classification",
+            "rows": 220,
+            "files": control.add_folder(dataset),
+        },
+        "base": {"id": "mdv_1", "ref": "tiny@1", "kind": "full", "files": control.add_folder(base)},
+        "subject": None,
+    }
+
+
+def _losses(control: Any) -> dict[int, float]:
+    return {step: values["loss"] for step, values in control.points.items() if "loss" in values}
+
+
+class TestTraining:
+    def test_learns_on_two_workers_and_hands_in_a_model_that_loads(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs)
+        run = Run(cluster, control, tmp_path)
+        assert run.wait() == 0, run.log
+        assert control.tokens_given == 1
+        assert not control.failures
+        losses = _losses(control)
+        assert sorted(losses) == list(range(1, 51))
+        assert losses[50] < 0.2 * losses[1]
+        assert "validation_loss" in control.points[50]
+        (result,) = control.results
+        assert result["metrics"]["steps"] == 50
+        assert "fmj_test" not in run.log
+        model = tmp_path / "handed-in"
+        model.mkdir()
+        for file in result["files"]:
+            (model / file["path"]).write_bytes(control.blobs[file["sha256"]])
+        assert _answer(model, "block my lost card please") == "card"
+        assert not (tmp_path / "jobs" / "job_test-1").exists()
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp32"])
+    def test_killed_worker_goes_on_from_the_checkpoint_with_the_same_losses(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path, precision: str
+    ) -> None:
+        _prepare(control, tiny_inputs, precision=precision)
+        assert Run(cluster, control, tmp_path).wait() == 0
+        undisturbed, whole_result = _losses(control), control.results.pop()
+        control.points.clear()
+        control.checkpoints.clear()
+        control.progress.clear()
+
+        # Slow enough that the kill falls between the first checkpoint and the end, whatever the machine.
+        run = Run(cluster, control, tmp_path)
+        control.wait_until(lambda: control.checkpoints)
+        victims = cluster.workers()
+        assert len(victims) == 2, run.log
+        victims[-1].send_signal(signal.SIGKILL)
+        assert run.wait() == 0, run.log
+        assert len([line for line in run.log.splitlines() if '"training.started"' in line]) == 2, run.log
+        resumed = _losses(control)
+        assert sorted(resumed) == sorted(undisturbed)
+        for step, loss in undisturbed.items():
+            assert math.isclose(resumed[step], loss, rel_tol=1e-5), (step, loss, resumed[step])
+        assert control.results[0]["files"] == whole_result["files"]
+
+    def test_a_later_attempt_goes_on_where_the_first_stood(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs)
+        first = Run(cluster, control, tmp_path)
+        control.wait_until(lambda: control.checkpoints)
+        first.process.kill()
+        first.process.wait()
+        at = max(c["step"] for c in control.checkpoints)
+        control.current_attempt = 2
+        second = Run(cluster, control, tmp_path, attempt=2)
+        assert second.wait() == 0, second.log
+        started = [
+            json.loads(line[line.index("{") :]) for line in second.log.splitlines() if "training.started" in line
+        ]
+        assert started[0]["step"] >= at
+
+    def test_cancel_ends_the_run_without_a_result(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs, epochs=1000)
+        run = Run(cluster, control, tmp_path)
+        control.wait_until(lambda: len(control.points) > 3)
+        control.cancel = True
+        assert run.wait() == 3, run.log
+        assert not control.results
+
+    def test_goes_on_while_the_control_plane_is_away(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs, epochs=20)
+        run = Run(cluster, control, tmp_path)
+        control.wait_until(lambda: control.points)
+        control.away = True
+        deadline = time.monotonic() + 120
+        while '"step": 100, "loss"' not in run.log:  # the last step: trained to the end on its own
+            assert run.process.poll() is None, run.log
+            assert time.monotonic() < deadline, run.log
+        control.away = False
+        assert run.wait() == 0, run.log
+        assert sorted(_losses(control)) == list(range(1, 101))
+        assert len(control.results) == 1
+
+    def test_zero_stage_three_gives_the_same_model_shape(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs, zero_stage=3, max_steps=12)
+        run = Run(cluster, control, tmp_path)
+        assert run.wait() == 0, run.log
+        assert _losses(control)[12] < _losses(control)[1]
+
+    def test_inputs_that_cannot_work_are_refused_for_good(
+        self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        _prepare(control, tiny_inputs, max_length=4096)
+        run = Run(cluster, control, tmp_path)
+        assert run.wait() == 1, run.log
+        (failure,) = control.failures
+        assert failure["final"] is True
+        assert "lower max_length" in failure["message"]
+
+
+def _answer(folder: Path, text: str) -> str:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    chat = [{"role": "user", "content": text}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+        output = model.generate(**inputs, max_new_tokens=8)
+    return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
