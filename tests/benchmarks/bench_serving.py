@@ -1,13 +1,13 @@
 """Measures what the way to the engine costs: vLLM's own server, a replica's port, the gateway. One after the other.
 
-    python tests/benchmarks/bench_serving.py --model DIR                              # vLLM alone
-    python tests/benchmarks/bench_serving.py --model DIR \
-        --replica http://127.0.0.1:8120/ep_1 --replica-model default/default/banking \
+    python tests/benchmarks/bench_serving.py                  # a small model, and a Ray of its own for the replica
+    python tests/benchmarks/bench_serving.py --model DIR \\
+        --replica http://127.0.0.1:8120/ep_1 --replica-model default/default/banking \\
         --gateway http://127.0.0.1:8100 --gateway-model banking --key fmk_...
 
 The same load client and the same prompts are used for each; every answer is checked. Figures of different runs of one
-machine differ by some percent: compare within one file. The client speaks HTTP itself, so that it takes little of the
-processor that it shares with what it measures.
+machine differ by some percent: compare within one file, and look at the load average in it. The client speaks HTTP
+itself, so that it takes little of the processor that it shares with what it measures.
 """
 
 from __future__ import annotations
@@ -195,30 +195,73 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: str) -> N
 
 def main() -> None:
     options = _parse()
-    targets = [
-        Target("replica", options.replica, options.replica_model),
-        Target("gateway", options.gateway, options.gateway_model, options.key),
-    ]
     clients = tuple(int(one) for one in options.clients.split(","))
-    report: dict[str, object] = {"at": datetime.now(UTC).isoformat(), "commit": _commit(), "machine": _machine()}
-    if options.model:
+    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "commit": _commit(), "machine": _machine()}
+
+    def take(target: Target) -> None:
+        _add(report, target, asyncio.run(measure(target, clients, options.requests)))
+
+    with tempfile.TemporaryDirectory(prefix="fmbench-") as scratch:
+        model = Path(options.model) if options.model else make_small_model(Path(scratch))
         arguments = [*ENGINE_ARGUMENTS, *(() if options.gpu else CPU_ARGUMENTS), *options.engine_argument]
         if not options.gpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        with bare_vllm(Path(options.model), options.bare_port, arguments) as (target, ready_s):
-            _add(report, target, asyncio.run(measure(target, clients, options.requests)))
-            report["vllm_ready_s"] = round(ready_s, 1)
-            report["vllm_arguments"] = arguments
-    for target in targets:
-        if target.url:
-            _add(report, target, asyncio.run(measure(target, clients, options.requests)))
+        with bare_vllm(model, options.bare_port, arguments) as (target, ready_s):
+            take(target)
+            report |= {"vllm_ready_s": round(ready_s, 1), "vllm_arguments": arguments}
+        if options.replica:
+            take(Target("replica", options.replica, options.replica_model))
+        elif not options.gateway:
+            with own_replica(model, Path(scratch) / "home") as (target, ready_s):
+                take(target)
+                report["replica_ready_s"] = round(ready_s, 1)
+        if options.gateway:
+            take(Target("gateway", options.gateway, options.gateway_model, options.key))
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
 
 
-def _add(report: dict[str, object], target: Target, figures: Figures) -> None:
+def make_small_model(folder: Path) -> Path:
+    """A small model with a tokenizer and a chat template, without training."""
+    rows = ["text,label", *(f"my card {number} did not arrive,card-arrival" for number in range(200))]
+    (folder / "rows.csv").write_text("\n".join(rows))
+    command = [sys.executable, "-m", "finmaas_training.base_model"]
+    subprocess.run([*command, "--texts", folder / "rows.csv", "--out", folder / "model"], check=True)
+    return folder / "model"
+
+
+@contextlib.contextmanager
+def own_replica(model: Path, home: Path) -> Iterator[tuple[Target, float]]:
+    """An endpoint on a Ray started for it; gives the replica and the seconds from deployment to readiness."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+    from integration_helpers import find_port_block, wait_until
+    from serving_parts import control_plane_of_one_model, ray_of_our_own
+
+    from finmaas_core.settings import Settings
+    from finmaas_platform.cluster.port import ServeApplication
+
+    settings = Settings(home=home, port_base=find_port_block())
+    args = {
+        "endpoint_id": "ep_bench",
+        "model_version_id": "mdv_bench",
+        "model_name": "bench",
+        "replicas": 1,
+        "engine": {"max_model_len": int(ENGINE_ARGUMENTS[1])},
+    }
+    wanted = ServeApplication("ep_bench", "finmaas_serving.llm_app:build_app", args)
+    with ray_of_our_own(settings, Path(__file__).parent) as cluster:
+        with control_plane_of_one_model(settings, model, "mdv_bench"):
+            started = time.perf_counter()
+            cluster.put_applications([wanted])
+            wait_until(lambda: cluster.observe_applications()["ep_bench"].replicas, READY_TIMEOUT_S, "the replica")
+            ready_s = time.perf_counter() - started
+        address = cluster.observe_applications()["ep_bench"].replicas[0]
+        yield Target("replica", f"http://{address}/ep_bench", "bench"), ready_s
+
+
+def _add(report: dict[str, Any], target: Target, figures: Figures) -> None:
     """Adds figures, and beside them what they are of vLLM's own."""
     report[target.name] = asdict(figures)
     bare = report.get("vllm")
@@ -230,6 +273,7 @@ def _add(report: dict[str, object], target: Target, figures: Figures) -> None:
 
 
 def _machine() -> dict[str, object]:
+    """Whose figures these are; a load average far above zero says that the machine had other work."""
     return {"cpus": os.cpu_count(), "load_1m": round(os.getloadavg()[0], 2), "python": platform.python_version()}
 
 
@@ -240,7 +284,7 @@ def _commit() -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--model", default="", help="model folder for vLLM's own server; empty: leave it out")
+    parser.add_argument("--model", default="", help="model folder; empty: a small one is made")
     parser.add_argument("--bare-port", type=int, default=8190)
     parser.add_argument("--engine-argument", action="append", default=[], help="further argument of vLLM's own server")
     parser.add_argument("--gpu", action="store_true", help="vLLM's own server on the GPU")

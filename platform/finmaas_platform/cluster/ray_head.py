@@ -100,6 +100,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONPATH": _python_path(),
+        # Jobs name `python`: it must be this installation's, also where nobody has activated its environment.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
     return env | ({} if _has_gpu() else _CPU_ENVIRONMENT)
 

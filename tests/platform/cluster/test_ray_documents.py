@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,12 @@ class TestRayHeadCommand:
         _, env = ray_head_command(settings)
         assert settings.paths.ray_temp.stat().st_mode & 0o777 == 0o700
         assert (env["RAY_AUTH_MODE"], env["RAY_AUTH_TOKEN_PATH"]) == ("token", str(settings.paths.ray_token))
+
+    def test_the_python_that_jobs_name_is_this_one(self, tmp_path: Path) -> None:
+        _, env = ray_head_command(Settings(home=tmp_path, port_base=23000))
+        found = shutil.which("python", path=env["PATH"])
+        assert found is not None
+        assert Path(found).parent == Path(sys.executable).parent
 
     def test_no_secret_is_in_the_command_or_the_environment(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path, port_base=23000)
