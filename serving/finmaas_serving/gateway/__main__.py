@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 
 import uvloop
@@ -16,6 +17,7 @@ from finmaas_serving.gateway.server import serve
 def main() -> int:
     """Runs until told to stop; 1 when it cannot start."""
     configure_logging("gateway")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every poll
     gc.collect()
     gc.freeze()  # what the imports made stays; collections look only at what requests make
     try:
