@@ -12,7 +12,7 @@ from finmaas_platform.cli.terminal import Column, print_json, print_secret, say,
 app = typer.Typer(no_args_is_help=True, help="Access tokens of users and service accounts.")
 COLUMNS = (
     Column("Id", lambda t: t.id),
-    Column("Principal", lambda t: t.principal_id),
+    Column("Principal", lambda t: t.principal or t.principal_id),
     Column("State", lambda t: tell_state(t.revoked_at, t.expires_at)),
     Column("Expires", lambda t: t.expires_at),
     Column("Created", lambda t: t.created_at),

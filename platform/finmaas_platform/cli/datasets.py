@@ -196,14 +196,19 @@ def _show_version(version: DatasetVersion, as_json: bool) -> None:
         ("by", version.created_by),
     )
     show_object(version, fields, as_json=as_json)
-    if not as_json and version.stats:
-        print_fields([(name.replace("_", " "), _describe_stat(value)) for name, value in version.stats.items()])
+    if not as_json:
+        shown = {name: value for name, value in version.stats.items() if name not in ("rows", "splits", "warnings")}
+        print_fields([(name.replace("_", " "), _describe_stat(value)) for name, value in shown.items()])
+        for warning in version.stats.get("warnings", ()):
+            say(f"Warning: {warning}")
 
 
 def _describe_stat(value: Any) -> str:
     """A statistic in one line; of long tables the first entries and how many more there are."""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
     if not isinstance(value, dict):
-        return str(value)
+        return f"{value:,}" if isinstance(value, int) else str(value)
     shown = [f"{key} {_describe_stat(inner)}" for key, inner in list(value.items())[:6]]
     more = f" … {len(value) - 6} more" if len(value) > 6 else ""
     return " · ".join(shown) + more

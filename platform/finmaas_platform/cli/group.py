@@ -19,16 +19,12 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 
-# What helps whatever the message says; a message that names a command needs no more.
+# For messages that do not say themselves what to do.
 NEXT_STEPS = {
     "not_authenticated": "Set FINMAAS_TOKEN, or make a token: finmaas token create <principal>",
     "not_allowed": "Ask a tenant-admin for the role; `finmaas whoami` shows yours.",
-    "not_found": "Look what there is with the noun's `list` command, e.g. finmaas model list",
-    "already_exists": "Choose another name, or use the one that is there.",
-    "version_mismatch": "Look at it again and repeat your change.",
+    "not_found": "Look what there is with the noun's list command, e.g. finmaas model list",
     "unavailable": "finmaas status shows what runs; finmaas doctor checks this machine.",
-    "store_full": "Make room on the disk of the data folder; finmaas doctor shows how much is free.",
-    "corrupt": "Import it again from the source.",
     "environment": "finmaas doctor checks this machine.",
     "internal": "finmaas logs control-plane shows what happened.",
 }
@@ -76,8 +72,9 @@ def show_error(error: FinmaasError, *, as_json: bool = False) -> None:
 
 
 def find_next_step(error: FinmaasError) -> str:
-    """What to do next; empty when the message itself names a command."""
-    return "" if "`" in error.message else NEXT_STEPS.get(error.code, "")
+    """What to do next; empty when the message says it itself: by a command, or after a semicolon."""
+    says_it = "`" in error.message or "; " in error.message
+    return "" if says_it else NEXT_STEPS.get(error.code, "")
 
 
 def show_defect(error: Exception) -> None:

@@ -60,8 +60,10 @@ def up(
     """
     from rich.console import Console
 
+    from finmaas_platform.cli.terminal import quiet_logs
     from finmaas_platform.embedded.lifecycle import ensure_up, status_json
 
+    quiet_logs()
     console = Console(stderr=True)
     started = time.monotonic()
     if console.is_terminal:

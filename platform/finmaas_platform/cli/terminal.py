@@ -88,7 +88,14 @@ def print_table(items: Iterable[Any], columns: Sequence[Column], title: str | No
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
     for column in columns:
         table.add_column(
             column.heading,
@@ -131,6 +138,19 @@ def print_secret(name: str, secret: str | None, hint: str) -> None:
     say(f"{name}; it is shown this once:")
     typer.echo(secret or "")
     say(hint)
+
+
+def quiet_logs() -> None:
+    """Keeps the platform's own log lines out of the terminal: only warnings pass, on stderr."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
 
 
 def _format_cell(value: Any) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from finmaas_core.errors import FinmaasError
 from finmaas_platform.cli.group import FAILED, INTERRUPTED, print_panel, show_error
-from finmaas_platform.cli.terminal import say
+from finmaas_platform.cli.terminal import quiet_logs, say
 from finmaas_platform.demo import stages
 from finmaas_platform.demo.board import Board
 from finmaas_platform.demo.plan import Plan
@@ -41,6 +41,7 @@ STAGES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit code; errors become one panel with the next step."""
     plan = read_plan(arguments)
+    quiet_logs()
     try:
         run_demo(plan)
     except FinmaasError as error:
