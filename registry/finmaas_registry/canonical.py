@@ -6,7 +6,7 @@ their type, lists and objects become JSON text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -67,7 +67,7 @@ class Canonical:
         try:
             texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
             texts = texts if pa.types.is_string(texts.type) else _scalars_to_text(texts)
-        except (pa.ArrowException, TypeError, UnicodeEncodeError):
+        except (pa.ArrowException, TypeError):
             texts = pa.array([self._text(batch, at, source, value) for at, value in enumerate(values)], pa.string())
         longest = pc.max(pc.binary_length(texts)).as_py() or 0
         if longest > self._limits.cell_chars:
@@ -84,8 +84,6 @@ class Canonical:
             return str(value)
         if value is not None and not isinstance(value, str):
             raise self._bad(batch, at, f"it holds a {type(value).__name__}, not text", "write it as text", source)
-        if value is not None and any("\ud800" <= char <= "\udfff" for char in value):
-            raise self._bad(batch, at, "it holds half a character (a lone surrogate)", "write it as UTF-8", source)
         return value
 
     def _check_filled(self, batch: RawBatch, source: str, texts: pa.Array) -> pa.Array:
@@ -103,7 +101,7 @@ class Canonical:
         if isinstance(value, str):
             try:
                 value = msgspec.json.decode(value)
-            except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            except msgspec.DecodeError as error:
                 raise self._bad(batch, at, f"it is not JSON ({error})", "write a list of messages", source) from error
         if not isinstance(value, list) or not value:
             advice = 'write a list such as [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
@@ -126,8 +124,7 @@ class Canonical:
             )
         if not isinstance(content, str) or (role == "assistant" and not content.strip()):
             raise self._bad(batch, at, f"message {number} has no text as content", "write its text", source)
-        if self._text(batch, at, source, content) is not None:
-            check_cell(self._table.name, batch.lines[at], source, content, self._limits, self._table.place)
+        check_cell(self._table.name, batch.lines[at], source, content, self._limits, self._table.place)
         return {"role": str(role), "content": content}
 
     def _groups(self, batch: RawBatch, columns: dict[str, pa.Array]) -> list[str]:
@@ -167,7 +164,7 @@ def to_plain_column(values: Values) -> pa.Array:
         return values
     try:
         column = pa.array(values)
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
+    except (pa.ArrowException, TypeError, OverflowError):
         return pa.array([_to_json(value) for value in values], pa.string())
     if pa.types.is_nested(column.type):
         return pa.array([_to_json(value) for value in values], pa.string())
@@ -193,22 +190,4 @@ def _scalars_to_text(column: pa.Array) -> pa.Array:
 
 
 def _to_json(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and _is_clean(value)):
-        return value
-    encode: Callable[[Any], bytes] = msgspec.json.encode
-    return encode(_clean(value)).decode()
-
-
-def _is_clean(text: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _clean(value: Any) -> Any:
-    """Lone surrogates, which no encoding can write, become U+FFFD."""
-    if isinstance(value, str):
-        return value if _is_clean(value) else "".join("�" if "\ud800" <= c <= "\udfff" else c for c in value)
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    return value
+    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()

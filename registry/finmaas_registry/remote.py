@@ -13,7 +13,7 @@ import httpx
 
 from finmaas_core.errors import FinmaasError, NotFound, Unavailable, all_error_classes
 from finmaas_core.quantities import check_digest
-from finmaas_registry.store import CHUNK_BYTES, Stored, read_chunks
+from finmaas_registry.store import Stored, read_chunks
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -95,7 +95,8 @@ class RemoteBlobs:
             _check(response)
             if offset and response.status_code != httpx.codes.PARTIAL_CONTENT:
                 raise FinmaasError(f"{_url(digest)} was asked from byte {offset} on and sent all of it; cannot go on")
-            yield from response.iter_bytes(CHUNK_BYTES)
+            # As they arrive: with a chunk size, httpx would hold bytes back and lose them when the stream breaks.
+            yield from response.iter_bytes()
 
     def _send(self, path: Path, stored: Stored) -> None:
         with path.open("rb") as file:

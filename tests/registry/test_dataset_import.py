@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import errno
+import io
+import json
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finmaas_core.errors import BadRow, InvalidInput, StoreFull
+from finmaas_registry.dataset_import import ImportedDataset, ImportOptions, import_dataset, sweep_scratch
+from finmaas_registry.preview import read_rows
+from finmaas_registry.readers.table import Limits
+from finmaas_registry.splits import SPLITS, normalise_text, parse_fractions
+from finmaas_registry.store import MemoryStore
+
+Rows = list[dict[str, Any]]
+ANSWERED = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+class Importer:
+    """Imports text as a file and reads back what was stored."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scratch = folder / "scratch"
+        self.store = MemoryStore()
+
+    def __call__(self, name: str, content: str | bytes, **options: Any) -> ImportedDataset:
+        path = self.folder / "body"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return import_dataset(path, name, self.store, self.scratch, ImportOptions(**options))
+
+    def table(self, made: ImportedDataset, split: str) -> pa.Table:
+        digest = next(file.sha256 for file in made.manifest.files if file.path == f"data/{split}.parquet")
+        return pq.read_table(io.BytesIO(b"".join(self.store.open(digest))))
+
+    def rows(self, made: ImportedDataset) -> Rows:
+        found = [row for split in SPLITS for row in self.table(made, split).to_pylist()]
+        return sorted(found, key=lambda row: int(row["_row"]))
+
+
+@pytest.fixture
+def importer(tmp_path: Path) -> Importer:
+    return Importer(tmp_path)
+
+
+def jsonl(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+ALL_TRAIN = parse_fractions("1,0,0")
+
+
+class TestImportDataset:
+    def test_keeps_rows_lines_and_other_columns(self, importer: Importer) -> None:
+        made = importer("rows.csv", "Category,when,text\nrefund,May,退款 please\ncard,June,my card\n")
+        assert (made.shape, made.rows, made.source) == ("classification", 2, "rows.csv")
+        rows = importer.rows(made)
+        assert [(row["text"], row["label"], row["when"], row["_row"]) for row in rows] == [
+            ("退款 please", "refund", "May", 2),
+            ("my card", "card", "June", 3),
+        ]
+        assert [column["name"] for column in made.schema] == ["text", "label", "when", "_row", "_group"]
+
+    def test_equal_content_is_an_equal_version(self, importer: Importer) -> None:
+        content = "text,label\n" + "".join(f"row {number},l{number % 3}\n" for number in range(500))
+        first = importer("rows.csv", content, limits=Limits(batch_rows=7))
+        assert importer("other-name.csv", content, limits=Limits(batch_rows=7)).manifest == first.manifest
+        assert importer("rows.csv", content + "one more,l1\n").manifest != first.manifest
+
+    def test_batches_do_not_show_in_the_result(self, importer: Importer) -> None:
+        content = jsonl(*({"text": f"row {n}", "label": "a", "extra": n if n % 50 else None} for n in range(300)))
+        small = importer("rows.jsonl", content, limits=Limits(batch_rows=7))
+        assert importer("rows.jsonl", content).manifest == small.manifest
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.text(st.sampled_from("aAｂ \tß"), min_size=1, max_size=4), min_size=1, max_size=40))
+    def test_rows_of_a_group_never_part(self, tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+        importer = Importer(tmp_path_factory.mktemp("import"))
+        texts = [f"x{text}" for text in texts]
+        rows = [{"text": text, "label": str(n)} for n, text in enumerate([*texts, *(f"anchor {n}" for n in range(30))])]
+        made = importer("rows.jsonl", jsonl(*rows))
+        homes: dict[str, set[str]] = {}
+        for split in SPLITS:
+            for text in importer.table(made, split)["text"].to_pylist():
+                homes.setdefault(normalise_text(text), set()).add(split)
+        assert all(len(splits) == 1 for splits in homes.values())
+        assert sum(made.splits.values()) == len(rows)
+
+    def test_a_given_group_holds_together(self, importer: Importer) -> None:
+        rows = [{"text": f"t{n}", "label": "a", "phrasing": f"p{n % 20}"} for n in range(400)]
+        made = importer("rows.jsonl", jsonl(*rows), group="phrasing")
+        homes: dict[str, set[str]] = {}
+        for split in SPLITS:
+            for phrasing in importer.table(made, split)["phrasing"].to_pylist():
+                homes.setdefault(phrasing, set()).add(split)
+        assert len(homes) == 20
+        assert all(len(splits) == 1 for splits in homes.values())
+
+    def test_a_row_stays_in_its_split_when_more_come(self, importer: Importer) -> None:
+        lines = [f"row {number},a\n" for number in range(300)]
+        few, many = (importer("rows.csv", "text,label\n" + "".join(part)) for part in (lines[:100], lines[::-1]))
+        for split in SPLITS:
+            before = set(importer.table(few, split)["text"].to_pylist())
+            assert before <= set(importer.table(many, split)["text"].to_pylist())
+
+    def test_statistics(self, importer: Importer) -> None:
+        content = "text,label\n" + "aaaa,x\n" * 3 + "bb,y\nAAAA,x\n"
+        stats = importer("rows.csv", content, fractions=ALL_TRAIN).stats
+        assert stats == {
+            "rows": 5,
+            "splits": {"train": 5, "validation": 0, "test": 0},
+            "groups": 2,
+            "duplicates": 2,
+            "text_chars": {"min": 2, "mean": 3.6, "p5": 2, "p25": 4, "p50": 4, "p75": 4, "p95": 4, "p99": 4, "max": 4},
+            "warnings": [],
+            "label_count": 2,
+            "labels": {"x": 4, "y": 1},
+        }
+
+    def test_says_when_a_tiny_set_leaves_a_split_empty(self, importer: Importer) -> None:
+        warnings = importer("rows.csv", "text,label\na,x\n").stats["warnings"]
+        assert [warning.split(":")[0] for warning in warnings] == [
+            "the validation split is empty",
+            "the test split is empty",
+        ]
+
+    def test_refuses_a_set_that_leaves_train_empty(self, importer: Importer) -> None:
+        with pytest.raises(InvalidInput, match="none falls into train"):
+            importer("rows.csv", "text,label\na,x\n", fractions=parse_fractions("0.0001,0.5,0.4999"))
+
+    def test_other_columns_take_one_type_whatever_comes(self, importer: Importer) -> None:
+        rows = [
+            {"text": "a", "label": 1, "n": 1, "mixed": 1, "deep": {"x": [1]}, "none": None},
+            {"text": "b", "label": True, "n": 2.5, "mixed": "two", "late": "x"},
+            {"text": "c", "label": "z", "mixed": [3], "broken": "\ud800"},
+        ]
+        content = "".join(json.dumps(row).replace("\\ud800", "?") + "\n" for row in rows)
+        made = importer("rows.jsonl", content, fractions=ALL_TRAIN, limits=Limits(batch_rows=1))
+        types = {column["name"]: column["type"] for column in made.schema}
+        assert types["n"] == "double"
+        assert types["mixed"] == types["deep"] == types["none"] == types["late"] == "string"
+        found = importer.rows(made)
+        assert [row["label"] for row in found] == ["1", "true", "z"]
+        assert [row["mixed"] for row in found] == ["1", "two", "[3]"]
+        assert found[0]["deep"] == '{"x":[1]}'
+
+    def test_a_column_that_bears_a_parts_name_is_kept(self, importer: Importer) -> None:
+        made = importer("rows.csv", "text,label,intent\na,old,new\n", label="intent", fractions=ALL_TRAIN)
+        (row,) = importer.rows(made)
+        assert (row["label"], row["label_original"]) == ("new", "old")
+
+    def test_instruction(self, importer: Importer) -> None:
+        made = importer("rows.jsonl", jsonl({"instruction": "add", "output": "2"}), fractions=ALL_TRAIN)
+        (row,) = importer.rows(made)
+        assert (made.shape, row["instruction"], row["input"], row["output"]) == ("instruction", "add", "", "2")
+
+    def test_preference(self, importer: Importer) -> None:
+        row = {"prompt": "p", "chosen": "good", "rejected": "bad"}
+        made = importer("rows.jsonl", jsonl(row), fractions=ALL_TRAIN)
+        assert made.shape == "preference"
+        assert importer.rows(made)[0].items() >= row.items()
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            ANSWERED,
+            json.dumps(ANSWERED),
+            [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}],
+        ],
+        ids=["messages", "as JSON text", "ShareGPT"],
+    )
+    def test_chat(self, importer: Importer, value: Any) -> None:
+        made = importer("rows.jsonl", jsonl({"messages": value}), fractions=ALL_TRAIN)
+        assert importer.rows(made)[0]["messages"] == ANSWERED
+
+    def test_chat_from_parquet(self, importer: Importer, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"messages": [ANSWERED]}), tmp_path / "in.parquet")
+        made = importer("rows.parquet", (tmp_path / "in.parquet").read_bytes(), fractions=ALL_TRAIN)
+        assert importer.rows(made)[0]["messages"] == ANSWERED
+
+    @pytest.mark.parametrize(
+        ("name", "content", "line", "column", "message"),
+        [
+            ("r.csv", "text,label\na,x\n ,x\n", 3, "text", "it is empty"),
+            ("r.csv", "text,kind\na,\n", 2, "kind", "it is empty"),
+            ("r.jsonl", jsonl({"text": "a", "label": "x"}, {"text": "b"}), 2, "label", "it is empty"),
+            ("r.jsonl", jsonl({"text": "a", "label": "x"}, {"text": {}, "label": "x"}), 2, "text", "holds a dict"),
+            ("r.jsonl", '{"text": "\\ud800", "label": "x"}\n', 1, None, "not valid JSON"),
+            ("r.jsonl", jsonl({"messages": []}), 1, "messages", "not a list of messages"),
+            ("r.jsonl", jsonl({"messages": "{"}), 1, "messages", "not JSON"),
+            ("r.jsonl", jsonl({"messages": ANSWERED[:1]}), 1, "messages", "last message is from user"),
+            ("r.jsonl", jsonl({"messages": [{"role": "boss", "content": "x"}]}), 1, "messages", "role 'boss'"),
+            ("r.jsonl", jsonl({"messages": [{"role": "assistant"}]}), 1, "messages", "no text as content"),
+        ],
+    )
+    def test_a_bad_row_is_named_and_leaves_nothing(
+        self, importer: Importer, name: str, content: str, line: int, column: str | None, message: str
+    ) -> None:
+        label = "kind" if "kind" in content.splitlines()[0] else None
+        with pytest.raises(BadRow, match=message) as caught:
+            importer(name, content, label=label)
+        assert caught.value.details == {"file": name, "line": line, "column": column}
+        assert [*importer.store.list()] == []
+        assert [*importer.scratch.iterdir()] == []
+
+    def test_a_bad_row_far_down_leaves_nothing(self, importer: Importer) -> None:
+        with pytest.raises(BadRow, match=r"r\.csv line 1002"):
+            importer("r.csv", "text,label\n" + "a,b\n" * 1000 + "c\n", limits=Limits(batch_rows=100))
+        assert [*importer.store.list()] == []
+
+    def test_a_header_alone_is_no_dataset(self, importer: Importer) -> None:
+        with pytest.raises(InvalidInput, match="header but no row"):
+            importer("r.csv", "text,label\n")
+
+    def test_a_full_disk_is_named_and_leaves_nothing(self, importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(pa.ipc, "new_file", full)
+        with pytest.raises(StoreFull, match="nothing was imported"):
+            importer("r.csv", "text,label\na,b\n")
+        assert [*importer.scratch.iterdir()] == []
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from(["r.csv", "r.jsonl", "r.parquet", "r.xlsx"]), st.binary(max_size=200))
+    def test_no_bytes_break_it(self, tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes) -> None:
+        importer = Importer(tmp_path_factory.mktemp("import"))
+        with suppress(InvalidInput):
+            importer(name, b"text,label\n" + content if name == "r.csv" else content)
+        assert [*importer.scratch.iterdir()] == []
+
+
+class TestReadRows:
+    def test_gives_the_first_rows(self, importer: Importer) -> None:
+        made = importer("r.csv", "text,label\n" + "".join(f"t{n},a\n" for n in range(300)), fractions=ALL_TRAIN)
+        digest = next(file.sha256 for file in made.manifest.files if file.path == "data/train.parquet")
+        rows = read_rows(importer.store, digest, 120)
+        assert [row["text"] for row in rows] == [f"t{n}" for n in range(120)]
+
+
+HOLD = """
+import pathlib, sys, time
+from finmaas_registry.dataset_import import scratch_folder
+with scratch_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "000000.arrow").write_bytes(b"half")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestSweepScratch:
+    def test_removes_what_a_killed_import_left_and_nothing_else(self, tmp_path: Path) -> None:
+        argv = [sys.executable, "-c", HOLD, str(tmp_path)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as import_:
+            assert import_.stdout is not None
+            assert import_.stdout.readline() == b"ready\n"
+            assert sweep_scratch(tmp_path) == 0
+            import_.send_signal(signal.SIGKILL)
+            import_.wait()
+        assert sweep_scratch(tmp_path) == 1
+        assert [*tmp_path.iterdir()] == []
+
+    def test_no_folder_yet_is_fine(self, tmp_path: Path) -> None:
+        assert sweep_scratch(tmp_path / "absent") == 0
