@@ -6,6 +6,7 @@ It may be killed at any moment: everything it knows is in the database, and the 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import uvicorn
 
@@ -21,7 +22,6 @@ from finmaas_platform.deps import Deps, PlatformSecrets
 from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.bootstrap import bootstrap
 from finmaas_platform.services.dataset_imports import import_scratch
-from finmaas_registry.dataset_import import sweep_scratch
 from finmaas_registry.store import FolderStore
 
 KEEP_ALIVE_S = 75
@@ -42,8 +42,16 @@ def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock 
     store = FolderStore(home.blobs)
     store.sweep()
     deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home))
-    sweep_scratch(import_scratch(deps))
+    _sweep_imports(import_scratch(deps))
     return deps
+
+
+def _sweep_imports(scratch: Path) -> None:
+    """Removes what imports left that were killed; the library for it loads slowly, so only if there is anything."""
+    if scratch.is_dir() and any(scratch.iterdir()):
+        from finmaas_registry.dataset_import import sweep_scratch
+
+        sweep_scratch(scratch)
 
 
 def main() -> int:

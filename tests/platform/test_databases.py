@@ -221,13 +221,14 @@ class TestProcess:
         assert "schema 9999" in done.stderr
         assert "restore a backup" in done.stderr
 
-    def test_a_start_loads_no_engine_and_no_migration_tool(self, settings: Settings) -> None:
+    def test_a_start_loads_neither_engines_nor_what_is_slow_and_seldom_used(self, settings: Settings) -> None:
         build_deps(settings, MemoryCluster())
         code = (
             "import sys; from pathlib import Path; from finmaas_core.settings import load_settings; "
             "from finmaas_platform import control_plane; "
             "control_plane.create_app(s := load_settings(), control_plane.build_deps(s)); "
-            "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'sklearn', 'alembic') "
+            "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'sklearn', 'alembic', "
+            "'pyarrow', 'numpy', 'openpyxl') "
             "if m in sys.modules])"
         )
         env = {**os.environ, "FINMAAS_HOME": str(settings.home)}

@@ -21,8 +21,6 @@ from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets
 from finmaas_platform.services.dataset_imports import import_file, open_import
 from finmaas_platform.services.projects import get_project
-from finmaas_registry.dataset_import import ImportOptions
-from finmaas_registry.preview import read_rows
 from finmaas_registry.splits import Fractions, parse_fractions
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -162,6 +160,8 @@ def get_dataset_rows(
         owner = get_project(session, caller, f"{tenant}/{project}")
         row = datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}")
     digest = next(file["sha256"] for file in row.files if file["path"] == f"data/{split}.parquet")
+    from finmaas_registry.preview import read_rows  # pyarrow would slow down the start
+
     return RowsView(items=read_rows(deps.store, digest, limit))
 
 
@@ -184,6 +184,8 @@ async def import_dataset_version(
     """The body is the file: CSV, TSV, JSONL, XLSX or Parquet. 200 when a version has the same content already."""
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.ANNOTATOR)
     fractions = parse_fractions(splits) if splits else Fractions()
+    from finmaas_registry.dataset_import import ImportOptions  # as above
+
     options = ImportOptions(shape=shape, text=text, label=label, group=group, fractions=fractions)
     target = await anyio.to_thread.run_sync(partial(open_import, deps, caller, f"{tenant}/{project}", name, filename))
 

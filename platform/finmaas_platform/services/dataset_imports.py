@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from finmaas_core.errors import InvalidInput
 from finmaas_platform.db.base import read_unit, unit_of_work
@@ -19,7 +20,9 @@ from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.datasets import register_dataset_version
 from finmaas_platform.services.projects import get_project
-from finmaas_registry.dataset_import import ImportOptions, import_dataset, scratch_folder
+
+if TYPE_CHECKING:
+    from finmaas_registry.dataset_import import ImportOptions
 
 MAX_IMPORTS = 2
 """Files that one control plane converts at once: converting takes a processor, receiving does not."""
@@ -50,6 +53,8 @@ def import_file(
     deps: Deps, caller: Caller, target: ImportTarget, chunks: Iterator[bytes], options: ImportOptions
 ) -> tuple[DatasetVersionRow, bool]:
     """The version made of a stream, and whether it is new. Raises what `import_dataset` raises."""
+    from finmaas_registry.dataset_import import import_dataset, scratch_folder  # pyarrow would slow down the start
+
     scratch = import_scratch(deps)
     with scratch_folder(scratch) as folder:
         spooled = folder / "body"

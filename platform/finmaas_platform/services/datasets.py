@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -17,8 +18,10 @@ from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blobs import hold_blobs, index_version
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.versions import lock_project, parse_version_ref, unknown_name, unknown_number
-from finmaas_registry.dataset_import import ImportedDataset
 from finmaas_registry.store import Stored
+
+if TYPE_CHECKING:
+    from finmaas_registry.dataset_import import ImportedDataset
 
 
 def register_dataset_version(
