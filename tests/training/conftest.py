@@ -45,7 +45,7 @@ class FakeControlPlane:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_until(self, condition: Any, timeout_s: float = 120) -> None:
+    def wait_until(self, condition: Any, timeout_s: float = 300) -> None:
         with self.changed:
             assert self.changed.wait_for(condition, timeout_s), "the awaited state did not come"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,56 +13,45 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = [str(ROOT / name) for name in ("platform", "registry", "training", "serving")]
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+from finmaas_core.home import write_secret
+from finmaas_core.settings import Settings
+from finmaas_platform.cluster.ray_head import ray_head_command
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 class Cluster:
-    """A Ray head of our own: its address and the environment that reaches it."""
+    """A Ray head of our own, started as the embedded profile starts it: its address and the environment of its jobs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        ports = _free_ports(8)
-        self.address = f"127.0.0.1:{ports[0]}"
-        token = folder / "token"
-        token.write_text("0123456789abcdef" * 4)
-        token.chmod(0o600)
-        self.env = {
-            **os.environ,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_raylet_start_wait_time_s": "120",
-            "DS_ACCELERATOR": "cpu",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": os.pathsep.join(SOURCES),
-        }
-        names = ("object-manager", "node-manager", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={ports[0]}"]
-        command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--num-cpus=8", "--include-dashboard=false"]
-        command += [f"--{name}-port={port}" for name, port in zip(names, ports[1:], strict=False)]
-        command += ["--object-store-memory=100000000", "--disable-usage-stats"]
-        self.log = (folder / "head.log").open("w")
-        self.process = subprocess.Popen(command, env=self.env, stdout=self.log, stderr=subprocess.STDOUT)
-        self._wait_ready(ports[0])
+    def __init__(self, home: Path) -> None:
+        settings = Settings(home=home, port_base=_free_block(), ray_slots=8)
+        settings.paths.make()
+        write_secret(settings.paths.ray_token, "0123456789abcdef" * 4)
+        command, additional = ray_head_command(settings)
+        # On a machine that is busy with other tests Ray's own 30 s for a node to start are too short.
+        patience = {"RAY_raylet_start_wait_time_s": "240"}
+        self.env = {**os.environ, **additional, **patience, "CUDA_VISIBLE_DEVICES": ""}
+        self.address = f"{settings.host}:{settings.port('ray_gcs')}"
+        self._temp = settings.paths.ray_temp
+        self._log_path = home / "head.log"
+        with self._log_path.open("w") as log:
+            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        self._wait_ready()
 
-    def _wait_ready(self, port: int) -> None:
-        deadline = time.monotonic() + 180
-        while "Ray runtime started" not in (self.folder / "head.log").read_text():
-            assert self.process.poll() is None, (self.folder / "head.log").read_text()
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + 280
+        while "Ray runtime started" not in self._log_path.read_text():
+            assert self.process.poll() is None, self._log_path.read_text()
             assert time.monotonic() < deadline, "the Ray head did not start"
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.2)
-            except subprocess.TimeoutExpired:
-                continue
 
     def close(self) -> None:
         family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
@@ -69,7 +59,7 @@ class Cluster:
             process.terminate()
         for process in psutil.wait_procs(family, timeout=20)[1]:
             process.kill()
-        self.log.close()
+        shutil.rmtree(self._temp, ignore_errors=True)
 
     def workers(self) -> list[psutil.Process]:
         """Living training workers of this cluster."""
@@ -84,21 +74,25 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+def _free_block(size: int = 90) -> int:
+    """The first of `size` ports in a row below the system's own range, none of them taken now."""
+    start = 20_000 + os.getpid() % 80 * 100
+    for base in (20_000 + (start - 20_000 + 100 * i) % 8_000 for i in range(80)):
+        if all(_is_free(port) for port in range(base, base + size)):
+            return base
+    raise AssertionError("no block of free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     for part in ("ray", "deepspeed", "torch", "transformers"):
         pytest.importorskip(part)
-    with tempfile.TemporaryDirectory(prefix="fmT", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="fmT", ignore_cleanup_errors=True) as folder:
         cluster = Cluster(Path(folder))
         yield cluster
         cluster.close()
@@ -140,7 +134,7 @@ class Run:
                 [sys.executable, "-m", "finmaas_training.job_main"], env=env, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def wait(self, timeout_s: float = 240) -> int:
+    def wait(self, timeout_s: float = 400) -> int:
         try:
             return self.process.wait(timeout_s)
         finally:

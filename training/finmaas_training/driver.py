@@ -8,24 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by Ray Train when it is imported: how often the controller looks at its workers, and no metrics server.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from finmaas_core.errors import EnvironmentFault, FinmaasError, InvalidInput
-from finmaas_core.telemetry import configure_logging
 from finmaas_registry.materialise import materialise
 from finmaas_registry.remote import RemoteBlobs
 from finmaas_training.control import PATIENCE_S, Artefact, Credentials, JobClient, JobInputs
+from finmaas_training.logs import configure_job_logging
 from finmaas_training.reporting import Reporter
 from finmaas_training.spec import EvaluationSpec, TrainingSpec
 from finmaas_training.validate import ClusterFacts, choose_device, validate_placement
 from finmaas_training.worker import Place, TrainingTask, artefact_folder, remove_scratch, train_worker
+
+# Ray Train's own switches, read when a run starts. What is switched off here costs a process or a second of start-up
+# each, or writes every line of the log twice.
+_RAY_TRAIN = {
+    "HEALTH_CHECK_INTERVAL_S": "0.5",
+    "METRICS_ENABLED": "0",
+    "ENABLE_PREEMPTION_WATCHER": "0",
+    "ENABLE_PRINT_PATCH": "0",
+    # Two busy cores take longer than Ray's own minute to start the workers.
+    "WORKER_GROUP_START_TIMEOUT_S": "300",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def _connect() -> ClusterFacts:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         raise EnvironmentFault("RAY_ADDRESS is not set; a job is to be submitted to a Ray cluster, not run by hand")
+    for name, value in _RAY_TRAIN.items():
+        os.environ.setdefault(f"RAY_TRAIN_{name}", value)
     ray.init(address=address, log_to_driver=True)
     resources = ray.cluster_resources()
     return ClusterFacts(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
@@ -113,7 +122,7 @@ def _bind(task: TrainingTask) -> Callable[[], dict[str, Any]]:
 def _evaluate(job: Job, spec: EvaluationSpec) -> dict[str, Any]:
     from finmaas_training.evaluation.run import run_evaluation
 
-    configure_logging("evaluation")
+    configure_job_logging("evaluation")
     client = JobClient(job.credentials)
     reporter = Reporter(client)
     inputs = job.inputs

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from finmaas_core.errors import EnvironmentFault, FinmaasError, InvalidInput, StaleAttempt
 from finmaas_core.home import read_secret
-from finmaas_core.telemetry import configure_logging, get_logger
+from finmaas_core.telemetry import get_logger
 from finmaas_training.control import Credentials, JobClient, fetch_job_token
+from finmaas_training.logs import configure_job_logging
 
 _STOPPED = 3  # exit status of a job that was cancelled or replaced
 
@@ -22,7 +23,7 @@ _STOPPED = 3  # exit status of a job that was cancelled or replaced
 def main() -> int:
     """Runs the attempt; the exit status is 0 only when the result has been handed in."""
     started_at = time.time()
-    configure_logging("job")
+    configure_job_logging("job")
     log = get_logger()
     credentials = _get_credentials()
     client = JobClient(credentials)

@@ -74,7 +74,9 @@ def pad_id_of(tokenizer: Any) -> int:
 def load_model(folder: Path, precision: str) -> nn.Module:
     """The causal language model of a folder, without any code from it."""
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, attn_implementation="sdpa"

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
-from finmaas_core.telemetry import configure_logging
 from finmaas_registry.manifest import make_manifest
 from finmaas_registry.materialise import materialise
 from finmaas_registry.remote import RemoteBlobs
 from finmaas_training.control import PATIENCE_S, Artefact, Credentials, JobClient, JobInputs
+from finmaas_training.logs import configure_job_logging
 from finmaas_training.reporting import Reporter
 from finmaas_training.spec import TrainingSpec
 
@@ -60,7 +60,7 @@ def train_worker(task: TrainingTask, place: Place) -> dict[str, Any]:
 
     `outcome` is "done", or with a `reason` "stopped" (cancelled, replaced) or "refused" (inputs that cannot work).
     """
-    configure_logging(f"worker-{place.rank}")
+    configure_job_logging(f"worker-{place.rank}")
     client = JobClient(task.credentials)
     reporter = Reporter(client) if place.rank == 0 else None
     with RemoteBlobs(task.credentials.api_url, task.credentials.token, patience_s=PATIENCE_S) as blobs:
