@@ -57,7 +57,7 @@ def make_progress(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=28, complete_style="cyan", finished_style="green", pulse_style="cyan"),
         TextColumn("{task.fields[count]}", markup=False),
         TextColumn("{task.fields[detail]}", style="cyan", markup=False),
         TextColumn("{task.fields[left]}", style="dim", markup=False),

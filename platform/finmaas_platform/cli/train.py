@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml  # type: ignore[import-untyped]
 
 from finmaas_platform.cli.options import (
     DEFAULT_PROJECT,
@@ -130,7 +129,7 @@ def read_spec_file(path: Path | None) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     try:
         fields = _parse_spec(text, path.suffix)
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise typer.BadParameter(f"{path} cannot be read as {path.suffix or 'JSON'}: {error}") from None
     if not isinstance(fields, dict):
         raise typer.BadParameter(f"{path} holds no object of fields")
@@ -140,7 +139,16 @@ def read_spec_file(path: Path | None) -> dict[str, Any]:
 def _parse_spec(text: str, suffix: str) -> Any:
     if suffix == ".toml":
         return tomllib.loads(text)
-    return yaml.safe_load(text) if suffix in {".yaml", ".yml"} else json.loads(text)
+    return _parse_yaml(text) if suffix in {".yaml", ".yml"} else json.loads(text)
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml  # type: ignore[import-untyped]  # only here, so that help and completion start without it
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_settings(settings: list[str]) -> dict[str, Any]:

@@ -131,12 +131,14 @@ class Board:
             return
         now = time.monotonic()
         is_news = stage.fraction is None and stage.detail != self._last_line
-        if not is_news and now - self._last_line_at < PLAIN_EVERY_S:
+        pause_s = PLAIN_EVERY_S if stage.fraction is not None else 3 * PLAIN_EVERY_S
+        if not is_news and now - self._last_line_at < pause_s:
             return
         self._last_line, self._last_line_at = stage.detail, now
         parts = [] if stage.fraction is None else [f"{stage.fraction:.0%}"]
         parts += [stage.detail] if stage.detail else []
         parts += [] if stage.left_s is None else [f"{format_seconds(stage.left_s)} left"]
+        parts += [] if is_news or stage.fraction is not None else [f"for {format_seconds(now - stage.started)}"]
         self._print(f"[{self._number}/{len(self._titles)}] {' · '.join(parts)}")
 
     def _print(self, line: str) -> None:

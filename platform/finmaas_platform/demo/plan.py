@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from finmaas_training.recipes import recommended_training
+
+if TYPE_CHECKING:
+    from finmaas_platform.sdk.objects import DatasetVersion
 
 PROJECT = "default/default"
-BATCH_SIZE = 64
-STEPS_WANTED = 450
-"""Steps after which the small base has learned what it can from a few thousand rows; measured on two cores."""
+SEED = 17
 STAND_IN = "small-base"
 
 
@@ -40,13 +43,16 @@ class Plan:
         """Column that keeps rows of one phrasing in one split; the user's own rows are grouped by their text."""
         return "phrasing" if self.data is None else None
 
-    def training_spec(self, base: str, dataset: str, rows: int) -> dict[str, Any]:
-        """The spec for `rows` training rows: many steps at a high rate for the stand-in, few and gentle ones else."""
-        spec: dict[str, Any] = {"base": base, "dataset": dataset, "output": self.name, "batch_size": BATCH_SIZE}
+    def training_spec(self, base: str, dataset: DatasetVersion) -> dict[str, Any]:
+        """The settings that fit the size of the data for the stand-in; few and gentle steps for a real base."""
+        names = {"base": base, "dataset": dataset.ref, "output": self.name}
         if self.base is not None:
-            return {**spec, "epochs": self.epochs or 2, "learning_rate": 2e-5, "schedule": "cosine"}
-        wanted = round(STEPS_WANTED * BATCH_SIZE / max(1, rows))
-        return {**spec, "epochs": self.epochs or min(12, max(3, wanted))}
+            return {**names, "epochs": self.epochs or 2, "learning_rate": 2e-5, "schedule": "cosine"}
+        rows = dataset.splits.get("train", dataset.rows)
+        chars = dataset.stats.get("text_chars")
+        mean_chars = float(chars.get("mean", 0)) if isinstance(chars, dict) else 0.0
+        settings = recommended_training(rows, mean_chars, SEED)
+        return {**names, **settings, **({"epochs": self.epochs} if self.epochs else {})}
 
     def evaluation_spec(self, model: str, base: str, dataset: str) -> dict[str, Any]:
         return {"model": model, "base": base, "dataset": dataset, "split": "test"}

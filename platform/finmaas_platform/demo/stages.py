@@ -186,7 +186,7 @@ def _find_same_job(client: Client, kind: str, spec: dict[str, Any]) -> Job | Non
 
 def train(stage: Stage, plan: Plan, client: Client, base: ModelVersion, dataset: DatasetVersion) -> Outcome:
     """Fine-tunes the base on the dataset."""
-    spec = plan.training_spec(base.ref, dataset.ref, dataset.splits.get("train", dataset.rows))
+    spec = plan.training_spec(base.ref, dataset)
     outcome = run_job(stage, client, "training", spec)
     metrics = read_training_metrics(outcome.job)
     loss = metrics.get("loss")
