@@ -64,7 +64,9 @@ docs: setup ## write docs/reference from the OpenAPI description and the CLI
 
 sbom: setup ## software bill of materials (CycloneDX) of what is installed, in build/
 	@mkdir -p build
-	$(RUN)/cyclonedx-py environment $(VENV) --of JSON -o build/sbom.cdx.json
+	$(RUN)/uv venv --quiet --allow-existing build/sbom-venv
+	$(RUN)/uv pip install --quiet --python build/sbom-venv/bin/python --no-deps --require-hashes -r requirements/sbom.txt
+	build/sbom-venv/bin/cyclonedx-py environment $(VENV) --of JSON -o build/sbom.cdx.json
 	@echo "Wrote build/sbom.cdx.json"
 
 wheels: setup ## fill build/wheels for sites without internet; install there with `make setup WHEELS=folder`

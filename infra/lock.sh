@@ -21,3 +21,6 @@ pick = lambda name: "".join(block for block in blocks if block.startswith(f"{nam
 (folder / "torch-cpu.txt").write_text(pick("torch"))
 (folder / "cpu.txt").write_text("".join(block for block in blocks if not block.startswith("torch==")))
 PY
+# The SBOM tool runs in an environment of its own: a library it brings slows the start of every Ray process by a second.
+"$uv" pip compile requirements/sbom.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --quiet -o requirements/sbom.txt
