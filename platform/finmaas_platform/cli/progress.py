@@ -129,8 +129,7 @@ class JobView:
 def describe_job(job: Job, clock: StepClock) -> dict[str, Any]:
     """What to show of a job: the fields of `make_progress`, with the bar's total and completed."""
     step, total = job.progress.step, job.progress.total_steps
-    words = job.progress.stage or job.reason if job.state == "running" else job.reason
-    description = f"{job.kind} {job.state}{f': {words}' if words else ''}"
+    description = _describe_state(job)
     if job.attempt > 1:
         description += f" (attempt {job.attempt})"
     if job.state != "running" or step is None or not total:
@@ -143,6 +142,14 @@ def describe_job(job: Job, clock: StepClock) -> dict[str, Any]:
         "detail": describe_metrics(job.metrics),
         "left": describe_left(clock.estimate_left_s(step, total)),
     }
+
+
+def _describe_state(job: Job) -> str:
+    """Kind and state with the reason; of a running job the stage that it names itself, unless that says no more."""
+    stage = job.progress.stage
+    if job.state == "running" and stage:
+        return job.kind if stage == job.kind else f"{job.kind}: {stage}"
+    return f"{job.kind} {job.state}{f': {job.reason}' if job.reason else ''}"
 
 
 @contextmanager

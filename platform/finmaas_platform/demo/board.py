@@ -92,7 +92,7 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        _write_times(self._memory, self.seconds)
+        _write_times(self._memory, self._titles, self.seconds)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Stage]:
@@ -191,9 +191,9 @@ def _read_times(memory: Path, titles: Sequence[str]) -> dict[str, float]:
     return {title: float(found[title]) for title in titles if isinstance(found.get(title), int | float)}
 
 
-def _write_times(memory: Path, seconds: Mapping[str, float]) -> None:
+def _write_times(memory: Path, titles: Sequence[str], seconds: Mapping[str, float]) -> None:
     """Keeps the longest time of each stage: a run that found all done says nothing about the next fresh one."""
-    known = _read_times(memory, list(seconds))
-    kept = {title: max(took, known.get(title, 0.0)) for title, took in seconds.items()}
+    known = _read_times(memory, titles)
+    kept = {**known, **{title: max(took, known.get(title, 0.0)) for title, took in seconds.items()}}
     memory.parent.mkdir(parents=True, exist_ok=True)
     memory.write_text(json.dumps(kept, indent=2), encoding="utf-8")
