@@ -57,4 +57,5 @@ def unknown_number(what: str, name: str, number: int, latest: int) -> NotFound:
 
 def lock_project(session: Session, project: ProjectRow) -> None:
     """Versions of a project are numbered one after the other (SQLite's write lock does the same by itself)."""
-    session.execute(select(ProjectRow.id).where(ProjectRow.id == project.id).with_for_update())
+    lock = select(ProjectRow.id).where(ProjectRow.id == project.id)  # unscoped: a project that was found in scope
+    session.execute(lock.with_for_update())
