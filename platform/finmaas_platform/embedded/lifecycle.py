@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
 from finmaas_core.errors import EnvironmentFault, Unavailable
-from finmaas_core.home import find_home
+from finmaas_core.home import find_home, read_secret
 from finmaas_core.settings import DEFAULT_PORT_BASE, Settings, load_settings
 from finmaas_platform.embedded import doctor
 from finmaas_platform.embedded.ports import check_ports
@@ -30,7 +31,7 @@ from finmaas_platform.embedded.processes import (
 from finmaas_platform.embedded.supervisor import find_living, read_parts
 from finmaas_platform.services.bootstrap import ensure_secrets
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
 OnEvent = Callable[[str], None]
 
 
@@ -143,14 +144,21 @@ def wait_ready(settings: Settings, on_event: OnEvent, timeout_s: float = START_T
 
 
 def answers(part: Part, settings: Settings) -> bool:
-    """Whether a part's health address gives a 2xx."""
+    """Whether a part does its work: its health address gives a 2xx and, for Ray, a node has joined."""
     headers = {}
     if part.name == "ray" and settings.paths.ray_token.exists():
-        headers["Authorization"] = f"Bearer {settings.paths.ray_token.read_text().strip()}"
+        headers["Authorization"] = f"Bearer {read_secret(settings.paths.ray_token)}"
     try:
-        return httpx.get(part.health_url, headers=headers, timeout=2.0, trust_env=False).is_success
+        reply = httpx.get(part.health_url, headers=headers, timeout=2.0, trust_env=False)
     except httpx.HTTPError:
         return False
+    return reply.is_success and (part.name != "ray" or has_live_node(reply.json()))
+
+
+def has_live_node(document: dict[str, Any]) -> bool:
+    """Whether Ray's `/nodes?view=summary` lists a node that is alive; the dashboard answers before there is one."""
+    nodes = document.get("data", {}).get("summary", [])
+    return any(node.get("raylet", {}).get("state") == "ALIVE" for node in nodes)
 
 
 def explain_failure(settings: Settings, part: str, what: str) -> str:

@@ -8,6 +8,7 @@ included, and nothing else.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from finmaas_platform.cluster.ray_head import ray_head_command
 INSTANCE_VARIABLE = "FINMAAS_INSTANCE"
 PART_VARIABLE = "FINMAAS_PART"
 MAX_LOG_BYTES = 64 * 1024 * 1024
+KEPT_RAY_SESSIONS = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def list_parts(settings: Settings) -> tuple[Part, ...]:
             name="ray",
             argv=tuple(ray_argv),
             env=ray_env,
-            health_url=f"{settings.dashboard_url}/api/version",
+            health_url=f"{settings.dashboard_url}/nodes?view=summary",
             port=settings.port("ray_dashboard"),
             stop_grace_s=20.0,
         ),
@@ -80,6 +82,13 @@ def start_part(part: Part, settings: Settings) -> subprocess.Popen[bytes]:
             cwd=settings.home,
             start_new_session=True,
         )
+
+
+def prune_ray_sessions(settings: Settings) -> None:
+    """Removes Ray's session folders but the newest few, whose logs may still be wanted. Only while Ray is down."""
+    sessions = sorted(settings.paths.ray_temp.glob("session_2*"))
+    for folder in sessions[:-KEPT_RAY_SESSIONS]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def marks(home: Path, part: str) -> dict[str, str]:

@@ -19,7 +19,14 @@ import psutil
 from finmaas_core.errors import Conflict
 from finmaas_core.settings import Settings, load_settings
 from finmaas_core.telemetry import configure_logging, get_logger
-from finmaas_platform.embedded.processes import Part, end_processes, find_processes, list_parts, start_part
+from finmaas_platform.embedded.processes import (
+    Part,
+    end_processes,
+    find_processes,
+    list_parts,
+    prune_ray_sessions,
+    start_part,
+)
 
 CHECK_INTERVAL_S = 0.5
 STEADY_AFTER_S = 60.0
@@ -100,6 +107,8 @@ class Supervisor:
     def start(self, part: Part, before: Watched | None) -> None:
         """Starts a part after ending whatever an earlier run of it left behind (it would hold the ports)."""
         end_processes(find_processes(self.settings.home, part.name), grace_s=5)
+        if part.name == "ray":
+            prune_ray_sessions(self.settings)
         popen = start_part(part, self.settings)
         created = psutil.Process(popen.pid).create_time()
         self.watched[part.name] = Watched(
