@@ -157,12 +157,12 @@ class Board:
         lines.add_column(width=1)
         lines.add_column(width=24, no_wrap=True)
         lines.add_column(width=24)
-        lines.add_column(justify="right", width=14, no_wrap=True)
+        lines.add_column(width=17, no_wrap=True)
         lines.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
         lines.add_row(
             Spinner("dots", style="cyan"),
             Text(stage.title, style="bold"),
-            ProgressBar(total=1.0, completed=part, width=24),
+            ProgressBar(total=1.0, completed=part, width=24, complete_style="cyan", finished_style="green"),
             Text(_describe_left(left_s)),
             Text(stage.detail, style="cyan"),
         )

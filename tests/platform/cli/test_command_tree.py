@@ -63,6 +63,10 @@ class TestReference:
         assert text.count("\n## finmaas ") == len(PAGES)
         assert str(Path.home()) not in text
 
+    def test_the_page_in_the_repository_is_that_of_this_tree(self) -> None:
+        page = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+        assert page.read_text(encoding="utf-8") == render_reference(), "run `make docs`"
+
 
 class TestStart:
     def test_help_loads_no_http_and_no_models(self) -> None:
