@@ -35,30 +35,36 @@ class Cluster:
         settings.paths.make()
         write_secret(settings.paths.ray_token, "0123456789abcdef" * 4)
         command, additional = ray_head_command(settings)
-        # On a machine that is busy with other tests Ray's own 30 s for a node to start are too short.
-        patience = {"RAY_raylet_start_wait_time_s": "240"}
-        self.env = {**os.environ, **additional, **patience, "CUDA_VISIBLE_DEVICES": ""}
+        self.env = {**os.environ, **additional, "CUDA_VISIBLE_DEVICES": ""}
         self.address = f"{settings.host}:{settings.port('ray_gcs')}"
         self._temp = settings.paths.ray_temp
         self._log_path = home / "head.log"
-        with self._log_path.open("w") as log:
-            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
-        self._wait_ready()
+        for _ in range(5):
+            with self._log_path.open("w") as log:
+                self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+            if self._is_ready_in_the_end():
+                return
+            self.close()
+        raise AssertionError(self._log_path.read_text())
 
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 280
+    def _is_ready_in_the_end(self) -> bool:
+        """False when it ends: the raylet gives its agents 15 s to start, which busy cores may exceed."""
         while "Ray runtime started" not in self._log_path.read_text():
-            assert self.process.poll() is None, self._log_path.read_text()
-            assert time.monotonic() < deadline, "the Ray head did not start"
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.2)
+            if self.process.poll() is not None:
+                return False
+        return True
 
     def close(self) -> None:
-        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
-        for process in family:
-            process.terminate()
-        for process in psutil.wait_procs(family, timeout=20)[1]:
-            process.kill()
+        if self.process.poll() is None:
+            head = psutil.Process(self.process.pid)
+            family = [*head.children(recursive=True), head]
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            for process in psutil.wait_procs(family, timeout=20)[1]:
+                process.kill()
         shutil.rmtree(self._temp, ignore_errors=True)
 
     def workers(self) -> list[psutil.Process]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def run_training(job: Job) -> dict[str, Any]:
         raise FinmaasError(f"training failed: {_last_line(error)}") from error
     finally:
         remove_scratch(task)
+        shutil.rmtree(job.cache / "ray-train" / job.name, ignore_errors=True)
     return outcome
 
 

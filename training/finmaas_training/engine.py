@@ -36,8 +36,8 @@ def import_deepspeed(on_gpu: bool) -> Any:
 
 
 def sharded_init(spec: TrainingSpec, on_gpu: bool) -> Any:
-    """For ZeRO-3 on GPUs: while the returned object lives, `from_pretrained` shards weights as it loads them."""
-    if spec.zero_stage != 3 or not on_gpu:
+    """For ZeRO-3: while the returned object lives, `from_pretrained` shards weights as it loads them."""
+    if spec.zero_stage != 3:
         return None
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 

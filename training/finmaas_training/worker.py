@@ -85,6 +85,7 @@ def _start_fetching(task: TrainingTask, blobs: RemoteBlobs, place: Place) -> Cal
     """Begins to bring the inputs to this node; the returned function waits for them and raises what went wrong."""
     if not place.leads_node:
         return lambda: None
+    _remove_older_scratch(task)
     failures: list[BaseException] = []
 
     def fetch() -> None:
@@ -114,7 +115,9 @@ def _import_training(
 
     from finmaas_training.engine import import_deepspeed
 
-    if not task.on_gpu:
+    if task.on_gpu:
+        torch.cuda.set_device(place.node_rank)  # Ray shows the workers of a node all their GPUs
+    else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.node_workers))
     import_deepspeed(task.on_gpu)
     from finmaas_training.run import TrainingRun
@@ -131,6 +134,14 @@ def scratch_folder(task: TrainingTask) -> Path:
 def remove_scratch(task: TrainingTask) -> None:
     """Removes what this attempt left on this node."""
     shutil.rmtree(scratch_folder(task), ignore_errors=True)
+
+
+def _remove_older_scratch(task: TrainingTask) -> None:
+    """Removes what earlier attempts of this job, stopped from outside, left on this node."""
+    own = scratch_folder(task)
+    for folder in own.parent.glob(f"{task.credentials.job_id}-*"):
+        if folder != own:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def seconds_since_start(task: TrainingTask) -> float:
