@@ -19,7 +19,6 @@ TOTALS = (
 )
 RECORDS = (
     Column("At", lambda r: r.at),
-    Column("Endpoint", lambda r: r.endpoint_id),
     Column("Status", lambda r: str(r.status)),
     Column("Prompt", lambda r: r.prompt_tokens, right=True),
     Column("Completion", lambda r: r.completion_tokens, right=True),
@@ -54,7 +53,7 @@ def show_summary(project: AnyProjectOption = None, as_json: JsonOption = False) 
 def list_records(
     project: AnyProjectOption = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="Only this endpoint, by id.", show_default=False)
+        str | None, typer.Option("--endpoint", help="Only this endpoint, by id or full name.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
     as_json: JsonOption = False,
@@ -64,9 +63,11 @@ def list_records(
     Example: finmaas usage list -n 50
     """
     with connect() as client:
+        names = {} if as_json else {item.id: item.name for item in client.endpoints.list(project)}
+        named = Column("Endpoint", lambda r: names.get(r.endpoint_id, r.endpoint_id))
         show_items(
             client.usage.records(project, endpoint, limit),
-            RECORDS,
+            (RECORDS[0], named, *RECORDS[1:]),
             as_json=as_json,
             empty='No request yet: finmaas chat <endpoint> "text"',
         )

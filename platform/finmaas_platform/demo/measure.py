@@ -34,14 +34,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class GatewayFigures:
-    """What was measured; `agreement` is the share of answers equal to the label, None where labels are not known."""
+    """What was measured. `tokens_per_s` counts answered tokens over all clients; a label is only a few tokens long, so
+    it is bound by requests, not by decoding. `agreement` is the share of answers equal to the label.
+    """
 
     ttft_ms_p50: float
     ttft_ms_p95: float
     tokens_per_s: float
+    requests_per_s: float
+    tokens_per_answer: float
     clients: int
     requests: int
-    agreement: float | None
+    agreement: float
     example: tuple[str, str]
 
 
@@ -72,15 +76,18 @@ def measure_gateway(
             together.append(timing)
             on_progress(1 + ALONE + len(together), total)
     seconds = time.perf_counter() - started
+    tokens = sum(timing.completion_tokens for timing in together)
     times = sorted(timing.ttft_ms for timing in alone)
     right = [answer.text.strip() == label for answer, (_, label) in zip(together, asked, strict=True)]
     return GatewayFigures(
         ttft_ms_p50=round(statistics.median(times), 1),
         ttft_ms_p95=round(times[int(0.95 * (len(times) - 1))], 1),
-        tokens_per_s=round(sum(timing.completion_tokens for timing in together) / seconds, 1),
+        tokens_per_s=round(tokens / seconds, 1),
+        requests_per_s=round(len(together) / seconds, 1),
+        tokens_per_answer=round(tokens / len(together), 1),
         clients=CLIENTS,
         requests=total,
-        agreement=round(sum(right) / len(right), 3) if any(label for _, label in asked) else None,
+        agreement=round(sum(right) / len(right), 3),
         example=(rows[0][0], first.text.strip()),
     )
 

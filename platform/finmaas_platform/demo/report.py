@@ -71,6 +71,8 @@ def write_report(
             "ttft_ms_p50": results.figures.ttft_ms_p50,
             "ttft_ms_p95": results.figures.ttft_ms_p95,
             "tokens_per_s": results.figures.tokens_per_s,
+            "requests_per_s": results.figures.requests_per_s,
+            "tokens_per_answer": results.figures.tokens_per_answer,
             "clients": results.figures.clients,
             "requests": results.figures.requests,
             "exact_match": results.figures.agreement,
@@ -131,7 +133,7 @@ def _make_table(results: Results, report: Mapping[str, Any]) -> Table:
     table.add_row(
         "Through the gateway",
         f"first token {figures.ttft_ms_p50:.0f} ms (p50, 1 client)   "
-        f"{figures.tokens_per_s:,.0f} tokens/s ({figures.clients} clients)",
+        f"{figures.tokens_per_s:,.0f} tokens/s, {figures.requests_per_s:,.0f} requests/s ({figures.clients} clients)",
     )
     asked, answered = figures.example
     table.add_row("For example", Text(f"{asked} → {answered}"))
