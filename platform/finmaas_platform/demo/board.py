@@ -105,7 +105,6 @@ class Board:
         yield stage
         took = time.monotonic() - stage.started
         self.seconds[title] = round(took, 2)
-        self._stage = None
         self._print_end(stage, took)
 
     def _print_end(self, stage: Stage, took: float) -> None:
@@ -145,9 +144,10 @@ class Board:
         self._console.print(line, markup=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
+        # Always two lines: with another height a refresh at the moment of a print would wipe the printed line.
         stage = self._stage
         if stage is None:
-            return Text()
+            return Text(" \n ")
         now = time.monotonic()
         part, left_s = stage.estimate(now)
         later_s = sum(self._expected[title] for title in self._titles[self._number :])
