@@ -188,7 +188,7 @@ class TestServing:
 
     def test_every_change_left_an_audit_event(self, client: Client) -> None:
         actions = {event.action for event in client.audit.list()}
-        assert {"dataset.import", "job.create", "endpoint.create", "api-key.create"} <= actions, sorted(actions)
+        assert {"dataset_version.create", "job.create", "endpoint.create", "api_key.create"} <= actions, sorted(actions)
 
 
 def test_no_secret_is_readable_in_rays_job_list(installation: Installation) -> None:

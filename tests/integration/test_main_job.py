@@ -75,7 +75,7 @@ class TestDemo:
             assert key.key
             gateway = openai.OpenAI(base_url=f"{installation.settings.gateway_url}/v1", api_key=key.key, max_retries=5)
             wait_until(lambda: knows(gateway, endpoint), 30, "the gateway learns the key")
-            row = client.datasets.rows("bank-intents", split="train", limit=1)[0]
+            row = client.datasets.rows("intents", split="train", limit=1)[0]
             answer = gateway.chat.completions.create(
                 model=endpoint, messages=[{"role": "user", "content": row["text"]}], temperature=0
             )
@@ -100,7 +100,7 @@ def count_things(client: Client) -> dict[str, int]:
 
     models = [model.name for model in client.models.list(project="default/default")]
     return {
-        "datasets": count(client.datasets.versions("bank-intents")),
+        "datasets": count(client.datasets.versions("intents")),
         "model versions": sum(count(client.models.versions(name)) for name in models),
         "jobs": count(client.jobs.list(project="default/default")),
         "endpoints": count(client.endpoints.list(project="default/default")),
