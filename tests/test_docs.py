@@ -6,11 +6,13 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from finmaas_platform.cli.main import app
+
+UsageError = typer.BadParameter.__mro__[1]  # the class that Typer raises, wherever it keeps its copy of click
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,16 +33,15 @@ def commands() -> list[tuple[str, str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Resolves a command line as the CLI would, without running it; click.UsageError where it would refuse it."""
-    command: click.Command = typer.main.get_command(app)
+    """Resolves a command line as the CLI would, without running it; a UsageError where it would refuse it."""
+    command = typer.main.get_command(app)
     context = None
     while True:
-        context = command.make_context(words[0] if words else "finmaas", list(words[1:]), parent=context)
-        if not isinstance(command, click.Group):
+        context = command.make_context(words[0], list(words[1:]), parent=context)
+        if not isinstance(command, TyperGroup):
             return
-        rest = [*context._protected_args, *context.args]
-        _, command, tail = command.resolve_command(context, rest)  # type: ignore[assignment]
-        words = [rest[0], *tail]
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        words = [str(name), *rest]
 
 
 class TestDocs:
@@ -61,8 +62,13 @@ class TestDocs:
                     words[index] = str(stand_in)
         try:
             parse(words)
-        except click.UsageError as error:
+        except UsageError as error:
             pytest.fail(f"{page}: {command}: {error.format_message()}")
+
+    @pytest.mark.parametrize("words", ["up --nope", "jobs", "key create", "dataset show"])
+    def test_a_line_that_the_cli_refuses_is_noticed(self, words: str) -> None:
+        with pytest.raises(UsageError):
+            parse(["finmaas", *words.split()])
 
     @pytest.mark.parametrize(("page", "command"), [pair for pair in commands() if pair[1].startswith("make ")])
     def test_every_make_target_exists(self, page: str, command: str) -> None:
