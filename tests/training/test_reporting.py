@@ -84,3 +84,14 @@ class TestReporter:
         reporter = Reporter(port)
         reporter.close()
         assert "attempt 2 runs" in reporter.stop_reason
+
+    def test_flush_waits_for_the_answer_to_what_was_added(self) -> None:
+        port = Port()
+        port.away = True
+        reporter = Reporter(port, send_every_s=0.01)
+        reporter.add(1, {"loss": 2.0})
+        port.wait_for_posts(2)
+        port.away = False
+        reporter.flush()
+        assert port.points == {1: {"loss": 2.0}}
+        reporter.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,10 +47,14 @@ class BlobPort(Protocol):
 class Checkpoints:
     """One worker's side of saving and restoring. Methods that end in "together" are collective."""
 
-    def __init__(self, port: CheckpointPort, blobs: BlobPort, scratch: Path) -> None:
+    def __init__(
+        self, port: CheckpointPort, blobs: BlobPort, scratch: Path, before_register: Callable[[], None]
+    ) -> None:
         self._port = port
         self._blobs = blobs
         self._scratch = scratch
+        # Metric points up to the checkpoint arrive before it: whoever goes on from there will not send them again.
+        self._before_register = before_register
         self._rank = dist.get_rank()
         self._upload: threading.Thread | None = None
 
@@ -102,6 +107,7 @@ class Checkpoints:
             upload_folder(self._blobs.put, folder)
             if self._rank == 0:
                 self._await_parts(checkpoint.files)
+                self._before_register()
                 self._port.register_checkpoint(checkpoint)
                 seconds = round(time.monotonic() - started, 2)
                 get_logger().info("checkpoint.registered", step=checkpoint.step, upload_s=seconds)

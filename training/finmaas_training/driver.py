@@ -105,7 +105,8 @@ def _connect() -> ClusterFacts:
         raise EnvironmentFault("RAY_ADDRESS is not set; a job is to be submitted to a Ray cluster, not run by hand")
     for name, value in _RAY_TRAIN.items():
         os.environ.setdefault(f"RAY_TRAIN_{name}", value)
-    ray.init(address=address, log_to_driver=True)
+    # Ray Train's helper actors look for "the" cluster of this machine unless told, and meet the neighbour's too.
+    ray.init(address=address, log_to_driver=True, runtime_env={"env_vars": {"RAY_ADDRESS": address}})
     resources = ray.cluster_resources()
     return ClusterFacts(cpus=int(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from finmaas_core.errors import FinmaasError, StaleAttempt, Unavailable
 from finmaas_core.telemetry import get_logger
+from finmaas_training.control import PATIENCE_S
 
 SEND_EVERY_S = 1.0
 MAX_WAITING = 100_000  # points kept while nobody answers; the oldest go first
@@ -34,12 +35,13 @@ class Reporter:
     def __init__(self, port: MetricsPort, send_every_s: float = SEND_EVERY_S) -> None:
         self._port = port
         self._send_every_s = send_every_s
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._waiting: deque[Mapping[str, Any]] = deque(maxlen=MAX_WAITING)
         self._newest: tuple[int, Mapping[str, float]] = (-1, {})
         self._progress: Mapping[str, Any] | None = None
         self._wake = threading.Event()
         self._ended = False
+        self._over = False
         self._stop_reason = ""
         self._thread = threading.Thread(target=self._run, name="finmaas-metrics", daemon=True)
         self._thread.start()
@@ -64,6 +66,12 @@ class Reporter:
         with self._lock:
             self._progress = {"step": step, "total_steps": total_steps, "stage": stage}
 
+    def flush(self, patience_s: float = PATIENCE_S) -> None:
+        """Waits until every point so far has arrived, the patience ends, or the reporter has ended."""
+        self._wake.set()
+        with self._lock:
+            self._lock.wait_for(lambda: self._over or not self._waiting, patience_s)
+
     def close(self, patience_s: float = 10.0) -> None:
         """Sends what is left, waiting at most about `patience_s` for an answer."""
         self._ended = True
@@ -71,6 +79,14 @@ class Reporter:
         self._thread.join(patience_s)
 
     def _run(self) -> None:
+        try:
+            self._deliver()
+        finally:
+            with self._lock:
+                self._over = True
+                self._lock.notify_all()
+
+    def _deliver(self) -> None:
         log = get_logger()
         away = False
         while True:
@@ -90,6 +106,7 @@ class Reporter:
             if ended:
                 return
             self._wake.wait(self._send_every_s)
+            self._wake.clear()
 
     def _send_all(self) -> None:
         """Sends the waiting points in portions; a portion leaves the queue only when it has arrived."""
@@ -111,4 +128,5 @@ class Reporter:
                     if self._waiting:
                         self._waiting.popleft()
                 if not self._waiting:
+                    self._lock.notify_all()
                     return

@@ -36,7 +36,8 @@ class TrainingRun:
         self._base = artefact_folder(task.cache, task.inputs.base)
         self._dataset = artefact_folder(task.cache, task.inputs.dataset)
         self._scratch = scratch_folder(task)
-        self._checkpoints = Checkpoints(client, blobs, self._scratch)
+        flush = reporter.flush if reporter else lambda: None
+        self._checkpoints = Checkpoints(client, blobs, self._scratch, before_register=flush)
         self._log = get_logger()
 
     def execute(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class TrainingRun:
         files = upload_folder(self._blobs.put, folder)
         metrics = {**_result_metrics(outcome), "startup_s": startup_s, "workers": self._spec.workers}
         assert self._reporter is not None
-        self._reporter.close()  # the last points arrive before the job is over
+        self._reporter.flush()  # the last points arrive before the job is over
         self._client.post_result({"files": [file.as_json() for file in files], "metrics": metrics})
         self._say("training.done", **metrics)
 
