@@ -62,7 +62,7 @@ def measure_gateway(
     """
     client = make_openai_client(base_url, key)
     total = 1 + ALONE + TOGETHER
-    first = _ask_patiently(client, model, rows[0][0])
+    _ask_patiently(client, model, rows[0][0])
     on_progress(1, total)
     alone = []
     for i in range(ALONE):
@@ -88,8 +88,16 @@ def measure_gateway(
         clients=CLIENTS,
         requests=total,
         agreement=round(sum(right) / len(right), 3),
-        example=(rows[0][0], first.text.strip()),
+        example=_choose_example(asked, together),
     )
+
+
+def _choose_example(asked: Sequence[tuple[str, str]], answers: Sequence[Timing]) -> tuple[str, str]:
+    """The shortest question with its answer, of those answered right if there are any: it goes into a command line."""
+    pairs = [(text, label, answer.text.strip()) for (text, label), answer in zip(asked, answers, strict=True)]
+    right = [pair for pair in pairs if pair[1] == pair[2]]
+    text, _, answered = min(right or pairs, key=lambda pair: len(pair[0]))
+    return text, answered
 
 
 def make_openai_client(base_url: str, key: str) -> openai.OpenAI:

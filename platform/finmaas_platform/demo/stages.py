@@ -190,7 +190,7 @@ def train(stage: Stage, plan: Plan, client: Client, base: ModelVersion, dataset:
     outcome = run_job(stage, client, "training", spec)
     metrics = read_training_metrics(outcome.job)
     loss = metrics.get("loss")
-    parts = [f"{spec['epochs']} epochs"]
+    parts = [f"{spec['epochs']} epoch{'' if spec['epochs'] == 1 else 's'}"]
     parts += [f"loss {loss:.3f}"] if isinstance(loss, int | float) else []
     parts += [f"{format_number(metrics['tokens_per_s'])} tokens/s"] if "tokens_per_s" in metrics else []
     stage.finish(", ".join(parts) + (" (done before)" if outcome.was_there else ""))
