@@ -40,6 +40,37 @@ _ASIDES = {
         "谢谢帮我处理{topic},还有个问题,{request}",
     ),
 }
+# Two matters in one message: {request} is what the customer wants now; {other} is over, somebody else's or
+# misunderstood. Most people tell the old matter first.
+_TWO_MATTERS = {
+    "en": (
+        "({ago}|last time|earlier) I (asked|wrote): {other}. (that is settled|it's solved), (now|but today): {request}",
+        "({ago}|last time|earlier) I (told|asked) you this: {other}. (all done|it's fine). (new|now): {request}",
+        "{other} - (sorry, wrong|no wait, scrap that|forget it, not that). {request}",
+        "({person}|my colleague) (already asked|is asking) you: {other}. (my own|mine is another) question: {request}",
+        "(I'm not asking|don't tell me, I know|this is not it): {other}. (I ask|my question|what I want): {request}",
+        (
+            "(your bot|the hotline|your colleague) (understood|noted down): {other}. "
+            "(I said|I meant|correct is): {request}"
+        ),
+        "two (things|questions). {other}: (solved|answered|done). {request}: (open|not answered|what now)",
+        "(at first|this morning) I (thought|wanted to ask): {other}. (but no|it turned out|really it is): {request}",
+        "{request}. ({ago}|last time|before) (it was|I asked): {other}, (but that is over|that is solved by now)",
+        "{request}. (not to be mixed up with|this is not|I do not mean): {other}",
+    ),
+    "zh": (
+        "({ago}|上次|之前)我(问过|说过|反映过):{other}。(已经解决了|办好了|没事了),(现在|今天|这次)是:{request}",
+        "({ago}|上次|之前)(问的是|说的是):{other},(那个已经好了|那件事过去了)。(现在|今天)(想问|是):{request}",
+        "{other}……(说错了|不对|算了不问这个),(我是想说|应该是|要问的是){request}",
+        "{person}(已经问过|在问)你们:{other}。我(自己|这边)(的问题是|想问):{request}",
+        "(不是要问|别再回答|我没说):{other}。(我问的是|我的问题是|我要的是):{request}",
+        "(机器人|热线|你们同事)(理解成|记成了):{other}。(我说的是|我的意思是|正确的是):{request}",
+        "两件事。{other}:(解决了|答复了|办完了)。{request}:(还没办|没答复|怎么办)",
+        "(一开始|早上)我(以为|想写的)是:{other}。(后来发现|其实是|结果是):{request}",
+        "{request}。({ago}|上次|之前)(问的是|说的是):{other},(那个已经好了|那件事过去了)",
+        "{request}。(别和这个搞混|我不是说|不是这个):{other}",
+    ),
+}
 _HOMOPHONES = (("账", "帐"), ("登录", "登陆"), ("在", "再"), ("的", "得"), ("已经", "以经"), ("收到", "受到"),
                ("什么", "神马"), ("怎么", "咋"), ("没", "莫"), ("转账", "转帐"))  # fmt: skip
 _MIXED = {
@@ -53,6 +84,11 @@ _MIXED = {
 def add_aside(request: str, topic: str, language: str, rng: random.Random) -> str:
     """Mention another matter that is not what the customer wants now."""
     return rng.choice(_ASIDES[language]).format(topic=topic, request=request)
+
+
+def choose_two_matters(language: str, rng: random.Random) -> str:
+    """A pattern with the slots {request}, what the customer wants now, and {other}, what is not asked about."""
+    return rng.choice(_TWO_MATTERS[language])
 
 
 def roughen(text: str, language: str, rng: random.Random) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from finmaas_core.errors import InvalidInput
+from finmaas_platform.demo.intent_noise import choose_two_matters
 from finmaas_platform.demo.intents import (
     LANGUAGES,
     choose_wording,
@@ -18,6 +19,7 @@ from finmaas_platform.demo.intents import (
     generate_rows,
     load_intents,
     main,
+    phrasings_of,
 )
 
 ALL = [intent for language in LANGUAGES for intent in load_intents(language)]
@@ -56,6 +58,30 @@ class TestFillSlots:
             assert _number(low) < _number(high)
             assert shop == again
 
+    def test_further_slots_are_put_in_as_they_are(self) -> None:
+        text = fill_slots("{other}. {request}", "en", random.Random(1), other="a {card}", request="b")
+        assert text == "a {card}. b"
+
+
+class TestPhrasingsOf:
+    @pytest.mark.parametrize("intent", ALL, ids=lambda intent: f"{intent.language}-{intent.label}")
+    def test_no_wording_is_both_asked_and_mentioned(self, intent) -> None:
+        asked, mentioned = phrasings_of(intent, 10, random.Random(1))
+        assert len({phrasing.id for phrasing in asked}) == len(asked)
+        assert not {phrasing.template for phrasing in asked} & set(mentioned)
+        assert mentioned
+
+
+class TestTwoMatters:
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_every_frame_holds_the_request_and_the_other_matter_once(self, language) -> None:
+        rng = random.Random(2)
+        for _ in range(300):
+            frame = choose_wording(choose_two_matters(language, rng), rng)
+            text = fill_slots(frame, language, rng, request="<wanted>", other="<told>")
+            assert text.count("<wanted>") == text.count("<told>") == 1
+            assert not re.search(r"[()|{}\[\]]|  | ,", text), text
+
 
 class TestGenerateRows:
     def test_the_seed_decides_everything(self) -> None:
@@ -74,7 +100,7 @@ class TestGenerateRows:
         for row in generate_rows():
             labels[row.phrasing].add((row.label, row.language))
         assert all(len(owners) == 1 for owners in labels.values())
-        assert len(labels) > 3000
+        assert len(labels) > 2900
 
     def test_no_text_is_asked_of_two_intents(self) -> None:
         """Templates of different intents never coincide: a label must follow from the text."""
