@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finmaas_core.errors import BadRow, InvalidInput
-from finmaas_training.base_model import BaseShape, build_base, cooccurrence_embeddings, main, read_texts
+from finmaas_training.base_model import STEPS_BACK, BaseShape, build_base, cooccurrence_embeddings, main, read_texts
 
 TEXTS = ["my card was lost", "my card has arrived", "我的卡丢了,请挂失", "card_lost", "card_arrived"] * 4
 SMALL = BaseShape(vocabulary=400, hidden=64, layers=1, heads=2, feed_forward=96, positions=128)
@@ -59,6 +59,16 @@ class TestBuildBase:
         with pytest.raises(InvalidInput, match="all empty"):
             build_base(["", " "], tmp_path / "out", shape=SMALL)
         assert not (tmp_path / "out").exists()
+
+
+class TestPointHeadsBack:
+    def test_the_first_heads_look_one_and_two_tokens_back_and_no_further(self, base: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager", dtype=torch.float32)
+        tokens = torch.arange(20, 40).unsqueeze(0)
+        first_layer = model(tokens, output_attentions=True).attentions[0][0]
+        for head, distance in enumerate(STEPS_BACK):
+            weights = first_layer[head].diagonal(-distance)[2:]
+            assert weights.min() > 0.5
 
 
 class TestCooccurrenceEmbeddings:

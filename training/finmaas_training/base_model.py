@@ -1,9 +1,10 @@
 """Builds a small Llama from scratch, in seconds: a stand-in for a real base where no model hub is reachable.
 
 Its tokenizer is a byte-level BPE trained on the texts it is given, so no text of any language is unknown to it; its
-token embeddings start from co-occurrence statistics of the same texts (see `cooccurrence_embeddings`), everything else
-is random. It knows nothing else of the world: fine-tune it, or import a real model (`finmaas model import <folder>`)
-and name that one as `base`. This module is not a way to pre-train a language model.
+token embeddings start from co-occurrence statistics of the same texts (see `cooccurrence_embeddings`), two attention
+heads of the first layer look at the tokens just before (see `point_heads_back`), everything else is random. It knows
+nothing else of the world: fine-tune it, or import a real model (`finmaas model import <folder>`) and name that one as
+`base`. This module is not a way to pre-train a language model.
 
     python -m finmaas_training.base_model --texts rows.csv --columns text,label --out base/ --seed 7
 """
@@ -50,6 +51,14 @@ CHAT_TEMPLATE = (
 # overwritten by the first, large steps of fine-tuning. Measured only together with token dropout.
 EMBEDDING_SPREAD = 0.06
 
+# For `point_heads_back`: how many tokens back each head looks, how sharply (a token beside the wanted one gets 0.05 of
+# its weight), how many rotary pairs carry it (the fast ones; slow ones hardly tell neighbours apart), and how long the
+# constant element of an embedding is beside the rest of it.
+STEPS_BACK = (1, 2)
+SHARPNESS = 24.0
+ROTARY_PAIRS = 12
+CONSTANT_SHARE = 0.25
+
 Matrix = npt.NDArray[np.float32]
 
 
@@ -86,6 +95,7 @@ def build_base(
     model = new_model(tokenizer, shape, seed)
     if warm_start:
         warm_start_embeddings(model, tokenizer, texts, seed)
+        point_heads_back(model)
     _save(model, tokenizer, out)
     return {
         **asdict(shape),
@@ -165,6 +175,35 @@ def warm_start_embeddings(
         weight = model.get_input_embeddings().weight
         scaled = torch.from_numpy(vectors) * (EMBEDDING_SPREAD * hidden**0.5)
         weight[seen] = scaled[seen].to(weight.dtype)
+
+
+def point_heads_back(model: LlamaForCausalLM, steps: Sequence[int] = STEPS_BACK) -> None:
+    """Let head i of the first layer look at the token `steps[i]` places before each token.
+
+    Word order is what a random model of this size learns last: heads for word pairs form after hundreds of steps. The
+    last element of every embedding becomes a constant share of its length; queries and keys made of it alone meet best,
+    after the rotary turn, at the wanted distance. Values, outputs and all other heads stay random, and fine-tuning may
+    change everything.
+    """
+    config = model.config
+    width, half = config.head_dim, config.head_dim // 2
+    pairs = min(ROTARY_PAIRS, half)
+    speeds = float(config.rope_parameters["rope_theta"]) ** (-torch.arange(pairs) / half)
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        embeddings[:, -1] = CONSTANT_SHARE * embeddings[:, :-1].norm(dim=1)
+        # The value of that element after the first normalisation, the same for all tokens.
+        constant = CONSTANT_SHARE * (config.hidden_size / (1 + CONSTANT_SHARE**2)) ** 0.5
+        size = SHARPNESS**0.5 / constant
+        attention = model.model.layers[0].self_attn
+        for head, distance in enumerate(steps[: config.num_attention_heads]):
+            query = attention.q_proj.weight[head * width : (head + 1) * width, -1]
+            key = attention.k_proj.weight[head * width : (head + 1) * width, -1]
+            query.zero_()
+            key.zero_()
+            query[:pairs] = size * torch.cos(distance * speeds)
+            query[half : half + pairs] = -size * torch.sin(distance * speeds)
+            key[:pairs] = size
 
 
 def cooccurrence_embeddings(
