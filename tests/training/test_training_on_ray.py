@@ -147,6 +147,14 @@ class Run:
             if self.process.poll() is None:
                 self.process.kill()
 
+    def wait_for_log(self, text: str, timeout_s: float = 300) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.log:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.5)
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+
     @property
     def log(self) -> str:
         return self._log.read_text()
@@ -255,22 +263,33 @@ class TestTraining:
         run = Run(cluster, control, tmp_path)
         control.wait_until(lambda: control.points)
         control.away = True
-        deadline = time.monotonic() + 120
-        while '"step": 100, "loss"' not in run.log:  # the last step: trained to the end on its own
-            assert run.process.poll() is None, run.log
-            assert time.monotonic() < deadline, run.log
+        run.wait_for_log('"step": 100, "loss"')  # the last step: trained to the end on its own
         control.away = False
         assert run.wait() == 0, run.log
         assert sorted(_losses(control)) == list(range(1, 101))
         assert len(control.results) == 1
 
-    def test_zero_stage_three_gives_the_same_model_shape(
+    def test_zero_stage_three_learns_the_same_and_resumes(
         self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path
     ) -> None:
-        _prepare(control, tiny_inputs, zero_stage=3, max_steps=12)
+        _prepare(control, tiny_inputs, precision="fp32", max_steps=12)
+        assert Run(cluster, control, tmp_path).wait() == 0
+        sharded_gradients, result = _losses(control), control.results.pop()
+        control.points.clear()
+        control.checkpoints.clear()
+
+        _prepare(control, tiny_inputs, precision="fp32", max_steps=12, zero_stage=3)
         run = Run(cluster, control, tmp_path)
         assert run.wait() == 0, run.log
-        assert _losses(control)[12] < _losses(control)[1]
+        assert _losses(control) == pytest.approx(sharded_gradients, rel=1e-4)
+        weights = [f for f in control.results[0]["files"] if f["path"] == "model.safetensors"]
+        assert [f["size"] for f in weights] == [f["size"] for f in result["files"] if f["path"] == "model.safetensors"]
+
+        whole = _losses(control)
+        run = Run(cluster, control, tmp_path)  # goes on from the checkpoint of step 7
+        assert run.wait() == 0, run.log
+        assert '"step": 7, "of": 12' in run.log
+        assert _losses(control) == pytest.approx(whole, rel=1e-5)
 
     def test_inputs_that_cannot_work_are_refused_for_good(
         self, cluster: Cluster, control: Any, tiny_inputs: tuple[Path, Path], tmp_path: Path

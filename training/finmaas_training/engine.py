@@ -41,13 +41,14 @@ def sharded_init(spec: TrainingSpec, on_gpu: bool) -> Any:
         return None
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+    _join_process_group(import_deepspeed(on_gpu), on_gpu)  # it counts the workers
     return HfDeepSpeedConfig(deepspeed_config(spec, on_gpu))
 
 
 def make_engine(model: nn.Module, spec: TrainingSpec, on_gpu: bool) -> Any:
     """A DeepSpeed engine over `AnswerLoss(model)`, on the process group that Ray Train has set up."""
     deepspeed = import_deepspeed(on_gpu)
-    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", verbose=False)
+    _join_process_group(deepspeed, on_gpu)
     wrapped = AnswerLoss(model)
     optimizer = torch.optim.AdamW(_parameter_groups(wrapped, spec), lr=spec.learning_rate, betas=ADAM_BETAS, fused=True)
     engine, *_ = deepspeed.initialize(
@@ -94,6 +95,11 @@ def gather_weights(engine: Any, spec: TrainingSpec) -> dict[str, torch.Tensor]:
     if engine.global_rank == 0:
         gathered.update({name: buffer for name, buffer in model.state_dict().items() if name not in gathered})
     return gathered
+
+
+def _join_process_group(deepspeed: Any, on_gpu: bool) -> None:
+    """Takes over the process group that is there; a second call does nothing."""
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", verbose=False)
 
 
 def _to_cpu(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
