@@ -88,8 +88,8 @@ class Call:
         self._route = route
         self._body = body
         self._at = time.time()
-        self._started = gateway.loop.time()
-        self._deadline = self._started + gateway.limits.first_byte_s
+        self._started = time.monotonic()  # uvloop's own clock stands still between turns, in steps of a millisecond
+        self._deadline = gateway.loop.time() + gateway.limits.first_byte_s
         self._paused_at: float | None = None
         self._attempts = 0
         self._tried: list[Replica] = []
@@ -219,10 +219,9 @@ class Call:
         except Corrupt as error:
             self._drop(error.message)
             return
-        now = self._gateway.loop.time()
-        self._deadline = now + self._gateway.limits.gap_s
+        self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
         if self._ttft is None:
-            self._ttft = now - self._started
+            self._ttft = time.monotonic() - self._started
         if rewriter.done and not self._try_record(200, UPSTREAM_FAILED if rewriter.failed else COMPLETE):
             return
         if out:
@@ -263,7 +262,7 @@ class Call:
         except Corrupt as error:
             self._fail(errors.upstream_failed(error.message))
             return
-        self._ttft = self._gateway.loop.time() - self._started
+        self._ttft = time.monotonic() - self._started
         if self._try_record(200, COMPLETE):
             self._client.respond(200, self._content_type, body)
 
@@ -320,7 +319,6 @@ class Call:
     def _record(self, status: int, finish: str) -> UsageRecord:
         usage = self._rewriter.usage if self._rewriter is not None else self._usage
         count = usage or Usage()
-        now = self._gateway.loop.time()
         key, route = self._key, self._route
         return UsageRecord(
             request_id=self._request_id,
@@ -337,7 +335,7 @@ class Call:
             completion_tokens=count.completion_tokens or 0,
             cached_tokens=count.cached_tokens,
             ttft_ms=None if self._ttft is None else round(self._ttft * 1000, 3),
-            duration_ms=round((now - self._started) * 1000, 3),
+            duration_ms=round((time.monotonic() - self._started) * 1000, 3),
             replica=self._replica.name if self._replica is not None else None,
             finish=finish,
             counted_by="engine" if usage is not None else "gateway",
