@@ -79,7 +79,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(paths.ray_token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # On a busy machine node and agents take longer to register than Ray allows, and a head that gives up starts over.
+        # On a busy machine node and agents take longer to register than Ray allows; a head that gives up starts over.
         "RAY_raylet_start_wait_time_s": "180",
         "RAY_agent_register_timeout_ms": "120000",
         # Ray replaces 127.0.0.1 by the machine's own address and then listens on every interface, except where it
