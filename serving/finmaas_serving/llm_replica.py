@@ -29,6 +29,7 @@ class LlmReplica:
 
         Raises what `pull_model` raises, and what the engine raises for a model or argument that it cannot take.
         """
+        listen_on_the_nodes_address()
         endpoint = EndpointArgs.model_validate(args)
         folder = await asyncio.to_thread(pull_model, endpoint.model_version_id)
         self._server = make_server(endpoint, folder, on_gpu=on_gpu)
@@ -41,6 +42,24 @@ class LlmReplica:
     async def check_health(self) -> None:
         """Raises when the engine is dead; Serve then replaces the replica."""
         await self._server.check_health()
+
+
+def listen_on_the_nodes_address() -> None:
+    """Keeps the port on which Serve's deployments speak to each other on the address of this node.
+
+    Serve binds it to every interface (`[::]:0`, fixed in ray 2.60.0's replica), and what it takes is pickled: on a node
+    that is on loopback nobody else may reach it. It is bound after the constructor has run, hence from here.
+    """
+    import ray
+    from ray.serve._private import replica
+
+    address = ray.util.get_node_ip_address()
+    bind = replica.add_port_to_grpc_server
+
+    def bind_narrowly(server: Any, wanted: str) -> Any:
+        return bind(server, wanted.replace("[::]", address))
+
+    replica.add_port_to_grpc_server = bind_narrowly
 
 
 def make_server(endpoint: EndpointArgs, folder: Path, *, on_gpu: bool) -> Any:

@@ -66,8 +66,15 @@ class Installation:
     def processes(self, part: str) -> list[psutil.Process]:
         return find_processes(self.home, part)
 
-    def main_process(self, part: str) -> psutil.Process:
-        """The process that the supervisor started for a part."""
+    def main_pid(self, part: str) -> int:
+        """The pid of the process that the supervisor started for a part; 0 while it is between two."""
         from finmaas_platform.embedded.supervisor import read_parts
 
-        return psutil.Process(read_parts(self.settings.paths.run / "parts.json")[part].pid)
+        record = read_parts(self.settings.paths.run / "parts.json").get(part)
+        return record.pid if record else 0
+
+    def kill(self, part: str) -> None:
+        """Kills the process of a part (not what it started) and returns once the supervisor has begun another."""
+        before = self.main_pid(part)
+        psutil.Process(before).kill()
+        wait_until(lambda: self.main_pid(part) not in (0, before), 30, f"a new {part}")

@@ -28,7 +28,7 @@ def finmaas(*args: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]
 
 class TestUp:
     def test_everything_answers_and_a_second_up_starts_nothing(self, installation: Installation) -> None:
-        before = {part: installation.main_process(part).pid for part in ("gateway", "control-plane", "ray")}
+        before = {part: installation.main_pid(part) for part in ("gateway", "control-plane", "ray")}
         status = ensure_up(installation.home)
         assert status.is_up
         assert {part.name: part.pid for part in status.parts} == before
@@ -70,20 +70,18 @@ class TestUp:
 class TestSupervision:
     @pytest.mark.parametrize("part", ["gateway", "control-plane"])
     def test_a_killed_part_comes_back(self, installation: Installation, part: str) -> None:
-        before = installation.main_process(part)
-        before.kill()
-        wait_until(lambda: installation.main_process(part).pid != before.pid, 30, f"a new {part}")
+        installation.kill(part)
         wait_until(lambda: read_status(installation.settings).is_up, 60, "everything answers again")
 
     def test_the_parts_survive_the_supervisor_and_the_next_one_adopts_them(self, installation: Installation) -> None:
-        before = {part: installation.main_process(part).pid for part in ("gateway", "control-plane", "ray")}
+        before = {part: installation.main_pid(part) for part in ("gateway", "control-plane", "ray")}
         for process in installation.processes("supervisor"):
             process.kill()
             process.wait(10)
         assert read_status(installation.settings).is_up
         ensure_up(installation.home)
         wait_until(lambda: installation.processes("supervisor"), 10, "a new supervisor")
-        assert {part: installation.main_process(part).pid for part in before} == before
+        assert {part: installation.main_pid(part) for part in before} == before
 
 
 class TestDown:

@@ -69,9 +69,9 @@ class TestDemo:
         demo: tuple[dict, Path],
         installation: Installation,  # type: ignore[type-arg]
     ) -> None:
-        endpoint = demo[0]["endpoint"]
+        endpoint = demo[0]["endpoint"].rsplit("/", 1)[-1]
         with installation.client() as client:
-            key = client.keys.create("stock-client", "default/default", models=["*"])
+            key = client.keys.create("default/default", "stock-client")
             assert key.key
             gateway = openai.OpenAI(base_url=f"{installation.settings.gateway_url}/v1", api_key=key.key, max_retries=5)
             wait_until(lambda: knows(gateway, endpoint), 30, "the gateway learns the key")
@@ -91,7 +91,7 @@ def knows(gateway: openai.OpenAI, endpoint: str) -> bool:
 
 
 def usage_of(client: Client, key_id: str) -> list[object]:
-    return [record for record in client.usage.list(project="default/default") if record.key_id == key_id]
+    return [record for record in client.usage.records(project="default/default") if record.key_id == key_id]
 
 
 def count_things(client: Client) -> dict[str, int]:
