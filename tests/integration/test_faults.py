@@ -96,6 +96,7 @@ class TestImport:
         self, installation: Installation, client: Client, tmp_path: Path
     ) -> None:
         write_rows(tmp_path / "many.csv", 300_000)
+        columns = {"text": "text", "label": "label"}
         half_sent = threading.Event()
 
         def watch(sent: int, total: int) -> None:
@@ -104,14 +105,14 @@ class TestImport:
 
         with ThreadPoolExecutor() as pool:
             imported = pool.submit(
-                client.datasets.import_file, tmp_path / "many.csv", "killed-import", on_progress=watch, text="text"
+                client.datasets.import_file, tmp_path / "many.csv", "killed-import", on_progress=watch, **columns
             )
             assert half_sent.wait(60)
             installation.kill("control-plane")
             version = imported.result(timeout=180)
         assert (version.version, version.rows) == (1, 300_000)
         assert [found.id for found in client.datasets.versions("killed-import")] == [version.id]
-        again = client.datasets.import_file(tmp_path / "many.csv", "killed-import", text="text")
+        again = client.datasets.import_file(tmp_path / "many.csv", "killed-import", **columns)
         assert again.id == version.id
 
 

@@ -41,7 +41,7 @@ class TestUp:
             if connection.status == psutil.CONN_LISTEN and connection.pid in pids
         ]
         assert listening
-        assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1"}, listening
+        assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
     def test_ray_refuses_callers_without_its_token(self, installation: Installation) -> None:
         reply = httpx.get(f"{installation.settings.dashboard_url}/api/jobs/", trust_env=False)
