@@ -8,6 +8,8 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(ACCEL)
 SOURCES := platform registry training serving tests
 
+# Compiled modules are kept: without them each of Ray's processes compiles every library anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
 .PHONY: help setup demo test test-unit soak check lint types imports format bench bench-gateway bench-serving docs sbom wheels lock lock-check clean
