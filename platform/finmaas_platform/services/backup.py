@@ -1,7 +1,8 @@
 """Backup and restore of an installation: the database, the folder store, the secrets and the settings, as one .tar.
 
 The backup is consistent while the control plane runs: the database is copied at one moment, first, and blobs never
-change, so every blob that the copy names is there. Not for PostgreSQL or S3: those have tools of their own.
+change, so every blob that the copy names is there. A PostgreSQL database is copied by its own `pg_dump`; what lies in
+S3 is not in the archive, because S3 has tools of its own.
 """
 
 from __future__ import annotations
