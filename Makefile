@@ -6,7 +6,7 @@ ACCEL ?= cpu
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(ACCEL)
-SOURCES := platform registry training serving tests
+SOURCES := platform registry training serving tests infra
 
 # Compiled modules are kept: without them each of Ray's processes compiles every library anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -77,6 +77,7 @@ wheels: setup ## fill build/wheels for sites without internet; install there wit
 	$(if $(filter cpu,$(ACCEL)),$(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/torch-cpu.txt \
 	  || $(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/torch-cpu.txt --index-url https://download.pytorch.org/whl/cpu)
 	$(RUN)/python -m pip wheel --quiet --no-deps -w build/wheels -r requirements/$(ACCEL).txt
+	$(RUN)/python infra/offline_lock.py --note requirements/$(ACCEL).txt build/wheels
 
 lock: ## resolve the lock files anew
 	infra/lock.sh

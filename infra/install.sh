@@ -25,6 +25,7 @@ free_kib=$(df -Pk . | awk 'NR==2 {print $4}')
 offline=()
 if [ -n "${WHEELS:-}" ]; then
   [ -d "$WHEELS" ] || fail "WHEELS=$WHEELS is not a folder"
+  [ -f "$WHEELS/built.txt" ] || fail "WHEELS=$WHEELS holds no built.txt; fill it with \`make wheels\`"
   offline=(--no-index --find-links "$WHEELS")
 fi
 
@@ -40,9 +41,15 @@ if [ "$accel" = cpu ] && ! "$venv/bin/python" -c 'from importlib.metadata import
     || fail "the CPU build of torch could not be found; see docs/how-to/install.md"
 fi
 
+lock=requirements/$accel.txt
+if [ -n "${WHEELS:-}" ]; then
+  lock=$venv/offline-lock.txt
+  "$venv/bin/python" infra/offline_lock.py "requirements/$accel.txt" "$WHEELS" > "$lock"
+fi
+
 # uv installs in seconds; pip, slower, knows indexes and certificates that uv was not told of.
 uv=("$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps "${offline[@]}")
-"${uv[@]}" --require-hashes -r "requirements/$accel.txt" \
-  || "${pip[@]}" install --no-deps --no-compile --require-hashes "${offline[@]}" -r "requirements/$accel.txt"
+"${uv[@]}" --require-hashes -r "$lock" \
+  || "${pip[@]}" install --no-deps --no-compile --require-hashes "${offline[@]}" -r "$lock"
 "${uv[@]}" --no-build-isolation --editable . \
   || "${pip[@]}" install --no-deps --no-build-isolation "${offline[@]}" --editable .

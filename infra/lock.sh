@@ -8,7 +8,9 @@ common=(--python-version 3.11 --generate-hashes --no-annotate --no-header --no-e
 
 "$uv" pip compile pyproject.toml requirements/cpu.in --extra postgres --group dev \
   --override requirements/overrides.txt "${common[@]}" -o requirements/cpu.txt
-"$uv" pip compile pyproject.toml --extra postgres --extra training --extra serving --group dev \
+# A folder or index with the CPU build must not be seen here: its version sorts above the CUDA build's.
+env -u UV_FIND_LINKS -u UV_EXTRA_INDEX_URL \
+  "$uv" pip compile pyproject.toml --extra postgres --extra training --extra serving --group dev \
   --python-platform x86_64-manylinux_2_28 "${common[@]}" -o requirements/gpu.txt
 
 # Two parts are installed before the rest: uv itself, and the CPU build of torch, which has an index of its own.
