@@ -35,9 +35,11 @@ def ray_of_our_own(settings: Settings, python_path: Path) -> Iterator[RayCluster
     write_secret(paths.cluster_token, f"fmn_{secrets.token_hex(16)}")
     argv, env = ray_head_command(settings)
     env["PYTHONPATH"] = os.pathsep.join([str(python_path), env["PYTHONPATH"]])
+    folder = paths.run / "ray"
+    folder.mkdir(exist_ok=True)
     with (paths.logs / "ray.log").open("ab") as log:
         head = subprocess.Popen(
-            argv, env={**os.environ, **env, **marks(settings.home, "ray")}, stdout=log, stderr=log, cwd=settings.home
+            argv, env={**os.environ, **env, **marks(settings.home, "ray")}, stdout=log, stderr=log, cwd=folder
         )
     try:
         with RayCluster(settings.dashboard_url, paths.ray_token, http_port=settings.port("serve_http")) as cluster:

@@ -1,0 +1,41 @@
+"""How processes are known as ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from finmaas_platform.embedded.processes import end_processes, find_processes, marks
+
+RENAMES_ITSELF = """
+import setproctitle, sys
+setproctitle.setproctitle("ray::DashboardAgent")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class TestFindProcesses:
+    def test_sees_one_whose_title_covers_its_environment(self, tmp_path: Path) -> None:
+        folder = tmp_path / "run" / "ray"
+        folder.mkdir(parents=True)
+        with subprocess.Popen(
+            [sys.executable, "-c", RENAMES_ITSELF],
+            env=marks(tmp_path, "ray"),
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            found = find_processes(tmp_path, "ray")
+            assert [one.pid for one in found] == [process.pid]
+            assert end_processes(found, 5.0) == 0
+        assert find_processes(tmp_path) == []
+
+    def test_leaves_others_alone(self, tmp_path: Path) -> None:
+        env = marks(tmp_path / "other", "gateway")
+        with subprocess.Popen([sys.executable, "-c", "input()"], env=env, stdin=subprocess.PIPE) as process:
+            assert find_processes(tmp_path) == []
+            process.terminate()
