@@ -4,7 +4,8 @@ FinmaasError
 ├── InvalidInput            bad_input          something the caller sent cannot be used
 │   ├── BadRow              bad_row            a row of an imported file, named by file and line
 │   ├── InvalidSpec         invalid_spec       a job or endpoint spec that cannot work
-│   └── PromptTooLong       prompt_too_long    more tokens than the endpoint's context holds
+│   ├── PromptTooLong       prompt_too_long    more tokens than the endpoint's context holds
+│   └── BlockedByPolicy     blocked_by_policy  a guardrail of the project refuses what was sent
 ├── NotAuthenticated        not_authenticated  no credential, or one that is wrong, revoked or expired
 ├── NotAllowed              not_allowed        a known principal that may not do this
 ├── NotFound                not_found          no such object in the caller's sight
@@ -58,6 +59,12 @@ class PromptTooLong(InvalidInput):
     """The prompt and the asked-for answer exceed the context of the endpoint."""
 
     code = "prompt_too_long"
+
+
+class BlockedByPolicy(InvalidInput):
+    """A guardrail of the project refuses what was sent; details hold `param` and `rule`."""
+
+    code = "blocked_by_policy"
 
 
 class NotAuthenticated(FinmaasError):

@@ -36,6 +36,7 @@ HTTP_STATUS: dict[str, int] = {
     "bad_row": 422,
     "invalid_spec": 422,
     "prompt_too_long": 422,
+    "blocked_by_policy": 422,
     "not_authenticated": 401,
     "not_allowed": 403,
     "not_found": 404,

@@ -22,11 +22,13 @@ from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import StreamRewriter, Usage
 from finmaas_serving.gateway.upstream import Exchange, Replica
+from finmaas_serving.guard.answer import AnswerScreen
 
 COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
 _NO_ROOM = StoreFull(
     "the gateway cannot record usage: its disk is full; the operator has to free room", retry_after_s=30
 )
+WITHHELD = "withheld"  # a guardrail refused the answer
 STOPPED = "stopped"
 
 
@@ -69,6 +71,7 @@ class Call:
         "_request_id",
         "_rewriter",
         "_route",
+        "_screen",
         "_started",
         "_status",
         "_streaming",
@@ -78,9 +81,18 @@ class Call:
     )
 
     def __init__(
-        self, gateway: Gateway, client: Client, request_id: str, path: str, key: Key, route: Route, body: CallBody
+        self,
+        gateway: Gateway,
+        client: Client,
+        request_id: str,
+        path: str,
+        key: Key,
+        route: Route,
+        body: CallBody,
+        screen: AnswerScreen | None = None,
     ) -> None:
         self._gateway = gateway
+        self._screen = screen
         self._client = client
         self._request_id = request_id
         self._path = path
@@ -197,6 +209,7 @@ class Call:
                 show_continuous=body.show_continuous,
                 samples=body.samples,
                 choices=body.choices,
+                screen=self._screen,
             )
 
     def upstream_body(self, data: bytes) -> None:
@@ -222,10 +235,16 @@ class Call:
         self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
         if self._ttft is None:
             self._ttft = time.monotonic() - self._started
-        if rewriter.done and not self._try_record(200, UPSTREAM_FAILED if rewriter.failed else COMPLETE):
+        withheld = self._screen is not None and self._screen.withheld is not None
+        finish = WITHHELD if withheld else UPSTREAM_FAILED if rewriter.failed else COMPLETE
+        if rewriter.done and not self._try_record(200, finish):
             return
         if out:
             self._forward(out)
+        if withheld and self._exchange is not None:  # the engine need not go on
+            self._exchange.cancel()
+            self._exchange = None
+            self._complete_stream()
 
     def upstream_done(self) -> None:
         self._exchange = None
@@ -259,11 +278,14 @@ class Call:
             return
         try:
             body, self._usage = read_answer(body, self._route.model_name, self._body.model)
+            if self._screen is not None:
+                body = self._screen.answer(body)
         except Corrupt as error:
             self._fail(errors.upstream_failed(error.message))
             return
         self._ttft = time.monotonic() - self._started
-        if self._try_record(200, COMPLETE):
+        withheld = self._screen is not None and self._screen.withheld is not None
+        if self._try_record(200, WITHHELD if withheld else COMPLETE):
             self._client.respond(200, self._content_type, body)
 
     def _drop(self, what: str) -> None:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.upstream import ReplicaBook
@@ -51,9 +52,13 @@ class Gateway:
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
     running: int = 0  # requests on their way to a replica and back
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
+    provenance_key: bytes = field(init=False)
     _prefix: str = field(default_factory=lambda: "req_" + secrets.token_hex(6))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _turns: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.provenance_key = provenance_key(self.pepper)
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""

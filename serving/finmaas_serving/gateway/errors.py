@@ -19,6 +19,7 @@ OPENAI_ERRORS: dict[str, tuple[int, str, str]] = {
     "bad_row": (400, INVALID, "invalid_request"),
     "invalid_spec": (400, INVALID, "invalid_request"),
     "prompt_too_long": (400, INVALID, "context_length_exceeded"),
+    "blocked_by_policy": (400, INVALID, "content_policy_violation"),
     "not_authenticated": (401, INVALID, "invalid_api_key"),
     "not_allowed": (403, "permission_error", "permission_denied"),
     "not_found": (404, INVALID, "model_not_found"),

@@ -22,6 +22,7 @@ from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import authorise, resolve
+from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.snapshot import Key
 
 log = get_logger()
@@ -291,11 +292,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _start_call(self, request: Request) -> None:
         assert request.key is not None
-        body = read_body(request.parts[0] if len(request.parts) == 1 else b"".join(request.parts))
+        raw = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
+        body = read_body(raw)
         request.parts.clear()
-        route = resolve(self._gateway.snapshots.current, request.key, body.model)
+        gateway, key = self._gateway, request.key
+        snapshot = gateway.snapshots.current
+        route = resolve(snapshot, key, body.model)
+        screen = None
+        guard = snapshot.guards.get(key.project_id)
+        if guard is not None:
+            body, screen = screen_call(guard, gateway.provenance_key, request.path, request.id, route, raw, body)
         self._deadline = NEVER
-        self._call = Call(self._gateway, self, request.id, request.path, request.key, route, body)
+        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen)
         if self._write_paused:  # an earlier answer is still on its way out
             self._call.pause()
         self._call.start()

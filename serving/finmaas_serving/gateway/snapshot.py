@@ -10,12 +10,14 @@ import hashlib
 import hmac
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from finmaas_core.errors import Corrupt
+from finmaas_serving.gateway.screen import BrokenGuard, GuardBook
+from finmaas_serving.guard.policy import Guard
 
 _PURPOSE = b"finmaas gateway snapshot v1"
 _MAC_BYTES = 64
@@ -56,6 +58,14 @@ class Grant(msgspec.Struct, frozen=True):
     endpoint_id: str
 
 
+class Policy(msgspec.Struct, frozen=True):
+    """The guardrail policy of a project; `digest` tells whether it changed."""
+
+    project_id: str
+    digest: str
+    document: msgspec.Raw
+
+
 class Document(msgspec.Struct, frozen=True):
     """The snapshot as it travels."""
 
@@ -64,29 +74,37 @@ class Document(msgspec.Struct, frozen=True):
     keys: tuple[Key, ...] = ()
     routes: tuple[Route, ...] = ()
     grants: tuple[Grant, ...] = ()
+    policies: tuple[Policy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A document indexed: keys by hash, and for each project the routes it may call by the names it may use."""
+    """A document indexed: keys by hash, the routes each project may call by the names it may use, guards by project."""
 
     number: int
     issued_at: str
     keys: dict[str, Key]
     visible: dict[str, dict[str, Route]]
+    guards: dict[str, Guard | BrokenGuard] = field(default_factory=dict)
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
 _decode = msgspec.json.Decoder(Document).decode
 
 
-def read_snapshot(raw: bytes) -> Snapshot:
-    """Indexes a document; Corrupt when it cannot be read."""
+def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
+    """Indexes a document; Corrupt when it cannot be read. `guards` keeps what was compiled for earlier ones."""
     try:
         document = _decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Corrupt(f"the snapshot cannot be read: {error}") from None
-    return Snapshot(document.number, document.issued_at, {key.hash: key for key in document.keys}, _visible(document))
+    return Snapshot(
+        document.number,
+        document.issued_at,
+        {key.hash: key for key in document.keys},
+        _visible(document),
+        (guards or GuardBook()).compile_all((one.project_id, one.digest, one.document) for one in document.policies),
+    )
 
 
 def _visible(document: Document) -> dict[str, dict[str, Route]]:
@@ -150,6 +168,7 @@ class SnapshotHolder:
 
     def __init__(self, file: SnapshotFile) -> None:
         self._file = file
+        self._guards = GuardBook()
         self.current = EMPTY
         self.source = "none"
         self.confirmed_at = 0.0
@@ -165,13 +184,13 @@ class SnapshotHolder:
         if held is None:
             return False
         raw, self.confirmed_at = held
-        self.current = read_snapshot(raw)
+        self.current = read_snapshot(raw, self._guards)
         self.source = "disk"
         return True
 
     def take(self, raw: bytes) -> bool:
         """Takes a document from the control plane, unless its number is older than the one held. Raises Corrupt."""
-        fresh = read_snapshot(raw)
+        fresh = read_snapshot(raw, self._guards)
         if fresh.number < self.current.number:
             return False
         self.current = fresh

@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from finmaas_core.errors import Corrupt
+from finmaas_serving.guard.answer import AnswerScreen
 
 DONE = b"data: [DONE]"
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -66,6 +67,7 @@ class StreamRewriter:
         "_from",
         "_last",
         "_samples",
+        "_screen",
         "_show_continuous",
         "_show_usage",
         "_tail",
@@ -84,7 +86,9 @@ class StreamRewriter:
         show_continuous: bool = False,
         samples: int = 1,
         choices: int = 1,
+        screen: AnswerScreen | None = None,
     ) -> None:
+        self._screen = screen
         self._from = b'"model":"%b"' % engine_model.encode()
         self._to = b'"model":"%b"' % public_model.encode()
         self._show_usage = show_usage
@@ -136,6 +140,8 @@ class StreamRewriter:
             return self._data(event)
         if event == DONE:
             self.done = True
+            if self._screen is not None and (left := self._screen.end()):
+                return left + b"\n\n" + DONE + b"\n\n"
         elif not event.startswith((b":", b"event:", b"id:", b"retry:")):
             raise Corrupt("the stream holds a line that is not an event")
         return event + b"\n\n"
@@ -159,7 +165,7 @@ class StreamRewriter:
                     event = event[:at] + event[found.end() :]
         elif b'"usage"' in event:
             return self._slow(event)
-        return event.replace(self._from, self._to, 1) + b"\n\n"
+        return self._out(event.replace(self._from, self._to, 1))
 
     def _note(self, usage: bytes, event: bytes) -> None:
         """Keeps the latest count. With several choices vLLM counts each by itself, so they are kept apart."""
@@ -190,7 +196,18 @@ class StreamRewriter:
         model = fields.get("model")
         if model is not None and b'"model":' + bytes(model) == self._from:
             fields["model"] = msgspec.Raw(self._to[8:])
-        return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+        return self._out(b"data: " + msgspec.json.encode(fields))
+
+    def _out(self, event: bytes) -> bytes:
+        """An event as it leaves; once a guardrail refuses the text, the stream ends with the event that says so."""
+        screen = self._screen
+        if screen is None:
+            return event + b"\n\n"
+        event = screen.event(event)
+        if screen.withheld is not None:
+            self.done = True
+            return event + b"\n\n" + DONE + b"\n\n"
+        return event + b"\n\n" if event else b""
 
 
 def _decode(event: bytes) -> _Event:

@@ -1,0 +1,286 @@
+"""Screens answers: whole ones and streams, each choice and each of its texts by itself; adds marks and disclaimers.
+
+A stream lets go of text as soon as no rule can still want it. Arguments of tools are held until they are complete,
+because what a JSON string means is known at its end; log-probabilities would tell what was masked, so they leave.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from finmaas_core.errors import Corrupt
+from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
+from finmaas_serving.guard.scanner import Hit
+from finmaas_serving.guard.window import TextWindow, replace_all
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_READ_TEXTS = ("content", "refusal")
+_HIDDEN_TEXTS = ("reasoning", "reasoning_content")
+_KNOWN_DELTA = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
+WITHHELD = "[withheld by policy: {rule}]"
+
+Seal = Callable[[dict[int, str]], dict[str, Any]]
+"""Makes the provenance of an answer from the SHA-256 of each choice's text."""
+
+
+class Withheld(Exception):
+    """A rule refuses the answer."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+class AnswerScreen:
+    """What one answer goes through. `names` are the substitutions of its request, where the caller may see them."""
+
+    def __init__(self, guard: Guard, names: dict[str, str], *, is_text: bool, seal: Seal | None) -> None:
+        """`is_text`: people read the answer as it is; False for JSON, tools and code, which take no visible mark."""
+        self.guard = guard
+        self._names = names
+        self.scanner = guard.restoring if names and guard.restoring is not None else guard.output.scanner
+        self._tail_text = is_text
+        self._seal = seal if guard.provenance else None
+        self._choices: dict[int, _Choice] = {}
+        self._latest: dict[str, Any] = {}
+        self.withheld: str | None = None
+
+    # Whole answers.
+
+    def answer(self, body: bytes) -> bytes:
+        """The body as the client may have it. Corrupt when it cannot be read, which means that it is not sent."""
+        try:
+            value = _decode(body)
+            choices = value.get("choices", [])
+            hashes = {choice["index"]: self._whole_choice(choice) for choice in choices}
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Corrupt(f"its answer cannot be screened: {error!r}") from None
+        if self._seal is not None and hashes:
+            value["provenance"] = self._seal(hashes)
+        return _encode(value)
+
+    def _whole_choice(self, choice: dict[str, Any]) -> str:
+        try:
+            if "text" in choice:
+                choice["text"] = self._finish(self._whole(choice["text"] or ""), bool(choice["text"]))
+                text = choice["text"]
+            else:
+                text = self._whole_message(choice["message"])
+        except Withheld as refusal:
+            text = _withhold(choice, refusal)
+            self.withheld = refusal.rule
+        if self.guard.output.is_on:
+            for name in ("logprobs", "prompt_logprobs", "token_ids"):
+                if choice.get(name) is not None:
+                    choice[name] = None
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _whole_message(self, message: dict[str, Any]) -> str:
+        for name in (*_READ_TEXTS, *_HIDDEN_TEXTS):
+            if isinstance(message.get(name), str):
+                message[name] = self._whole(message[name])
+        for call in message.get("tool_calls") or ():
+            call["function"]["arguments"] = self.arguments(call["function"].get("arguments") or "")
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = content = self._finish(content, bool(content) and not message.get("tool_calls"))
+        return content or ""
+
+    def _whole(self, text: str) -> str:
+        return replace_all(self.scanner, text, self.replace)
+
+    def arguments(self, text: str) -> str:
+        """The strings in a tool's arguments; what is not JSON is text."""
+        try:
+            value = _decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return self._whole(text)
+        screened = self._walk(value)
+        return text if screened == value else _encode(screened).decode()
+
+    def _walk(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._whole(value)
+        if isinstance(value, list):
+            return [self._walk(item) for item in value]
+        if isinstance(value, dict):
+            return {self._whole(name): self._walk(item) for name, item in value.items()}
+        return value
+
+    def _finish(self, text: str, has_text: bool) -> str:
+        return text + self.ending(text) if has_text else text
+
+    def ending(self, text: str) -> str:
+        """What policy appends to a text that people read."""
+        if not self._tail_text:
+            return ""
+        disclaimer = self.guard.disclaimer
+        missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
+        return missing + self.guard.mark
+
+    def replace(self, hit: Hit, found: str) -> str:
+        if hit.rule is SUBSTITUTION:
+            return self._names.get(found, found)
+        if self.guard.output.actions[hit.rule.name] is Action.BLOCK:
+            raise Withheld(hit.rule.name)
+        return f"[{hit.rule.label}]"
+
+    # Streams.
+
+    def event(self, event: bytes) -> bytes:
+        """One event (`data: {…}`, without the blank line) as the client may have it; empty: nothing to send yet.
+
+        Once a rule refused the text, `withheld` names it, and nothing more of the stream may be sent.
+        """
+        try:
+            value = _decode(event[6:])
+            choices = value.get("choices") or []
+            keep = not choices
+            if choices:
+                self._latest = value
+            for choice in choices:
+                keep |= self._stream_choice(choice)
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Corrupt(f"an event of the stream cannot be screened: {error!r}") from None
+        if not keep:
+            return b""
+        ended = {
+            choice["index"]: self._choices[choice["index"]].digest()
+            for choice in choices
+            if choice.get("finish_reason")
+        }
+        if self._seal is not None and ended:
+            value["provenance"] = self._seal(ended)
+        return b"data: " + _encode(value)
+
+    def end(self) -> bytes:
+        """An event with what is still held of choices that the engine ended without saying so; mostly empty."""
+        left = [(index, state) for index, state in self._choices.items() if not state.finished]
+        if not left:
+            return b""
+        shape = "text" if "text" in (self._latest.get("choices") or [{}])[0] else "delta"
+        empty: Callable[[], Any] = dict if shape == "delta" else str
+        choices = [{"index": index, shape: empty(), "finish_reason": "stop"} for index, _ in left]
+        return self.event(b"data: " + _encode({**self._latest, "choices": choices}))
+
+    def _stream_choice(self, choice: dict[str, Any]) -> bool:
+        """Screens the choice of an event in place; False when nothing of it is left to send."""
+        state = self._choices.get(choice["index"])
+        if state is None:
+            state = self._choices[choice["index"]] = _Choice(self)
+        if choice.get("logprobs") is not None and self.guard.output.is_on:
+            choice["logprobs"] = None
+        choice.pop("token_ids", None)
+        finished = bool(choice.get("finish_reason"))
+        try:
+            said = state.feed(choice, finished)
+        except Withheld as refusal:
+            _withhold(choice, refusal)
+            self.withheld = refusal.rule
+            return True
+        return said or finished
+
+
+class _Choice:
+    """The windows of one choice of a stream, by the name of the text."""
+
+    def __init__(self, screen: AnswerScreen) -> None:
+        self._screen = screen
+        self._windows: dict[str, TextWindow] = {}
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._hash = hashlib.sha256()
+        self._has_text = False
+        self._said = ""  # for the disclaimer alone
+        self.finished = False
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def feed(self, choice: dict[str, Any], finished: bool) -> bool:
+        """Screens the choice of an event in place; whether it says anything."""
+        self.finished = finished
+        if "delta" not in choice:
+            choice["text"] = self._text("text", choice.get("text") or "", finished)
+            return bool(choice["text"])
+        delta = choice["delta"]
+        said = bool(delta.get("role"))
+        for name in delta.keys() - _KNOWN_DELTA:
+            del delta[name]
+        for name in _HIDDEN_TEXTS:
+            said |= self._field(delta, name, finished)
+        said |= self._field(delta, "refusal", finished)
+        said |= self._field(delta, "content", finished)
+        return self._tools(delta, finished) or said
+
+    def _field(self, delta: dict[str, Any], name: str, finished: bool) -> bool:
+        piece = delta.get(name)
+        if piece is None and not (finished and (name in self._windows)):
+            return False
+        text = self._text(name, piece or "", finished)
+        if text or piece is not None:
+            delta[name] = text
+        return bool(text)
+
+    def _text(self, name: str, piece: str, finished: bool) -> str:
+        window = self._windows.get(name)
+        if window is None:
+            window = self._windows[name] = TextWindow(self._screen.scanner, self._screen.replace)
+        out = window.feed(piece)
+        if finished:
+            out += window.flush()
+        if name in ("content", "text"):
+            self._has_text |= bool(piece)
+            out = self._end(out) if finished else self._note(out)
+        return out
+
+    def _note(self, out: str) -> str:
+        self._hash.update(out.encode())
+        if self._screen.guard.disclaimer:
+            self._said += out
+        return out
+
+    def _end(self, out: str) -> str:
+        self._note(out)
+        if not self._has_text or self._calls:
+            return out
+        ending = self._screen.ending(self._said)
+        self._hash.update(ending.encode())
+        return out + ending
+
+    def _tools(self, delta: dict[str, Any], finished: bool) -> bool:
+        """Gathers calls of tools and hands them out, whole, with the end of the choice."""
+        for call in delta.pop("tool_calls", None) or ():
+            known = self._calls.setdefault(call.get("index", 0), {"index": call.get("index", 0), "function": {}})
+            for name in ("id", "type"):
+                if call.get(name):
+                    known[name] = call[name]
+            function = call.get("function") or {}
+            if function.get("name"):
+                known["function"]["name"] = function["name"]
+            if function.get("arguments"):
+                known["function"]["arguments"] = known["function"].get("arguments", "") + function["arguments"]
+        if not finished or not self._calls:
+            return False
+        for call in self._calls.values():
+            call["function"]["arguments"] = self._screen.arguments(call["function"].get("arguments", ""))
+        delta["tool_calls"] = list(self._calls.values())
+        return True
+
+
+def _withhold(choice: dict[str, Any], refusal: Withheld) -> str:
+    """Puts the notice in place of everything that a choice says."""
+    notice = WITHHELD.format(rule=refusal.rule)
+    choice["finish_reason"] = "content_filter"
+    choice["logprobs"] = None
+    if "delta" in choice:
+        choice["delta"] = {"content": notice}
+    elif "message" in choice:
+        choice["message"] = {"role": "assistant", "content": notice}
+    else:
+        choice["text"] = notice
+    return notice
