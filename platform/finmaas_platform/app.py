@@ -20,6 +20,7 @@ from finmaas_platform.api import (
     job_protocol,
     jobs,
     models,
+    policies,
     principals,
     projects,
     tenants,
@@ -50,6 +51,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     job_protocol.router,
     endpoints.router,
+    policies.router,
+    policies.provenance_router,
     gateway.router,
 )
 

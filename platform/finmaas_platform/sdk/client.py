@@ -16,6 +16,7 @@ from finmaas_platform.sdk.grants import Grants
 from finmaas_platform.sdk.jobs import Jobs
 from finmaas_platform.sdk.models import Models
 from finmaas_platform.sdk.objects import WhoAmI
+from finmaas_platform.sdk.policies import Policies
 from finmaas_platform.sdk.principals import Principals
 from finmaas_platform.sdk.projects import Projects
 from finmaas_platform.sdk.tenants import Tenants
@@ -56,6 +57,7 @@ class Client:
         self.models = Models(self._transport)
         self.jobs = Jobs(self._transport)
         self.endpoints = Endpoints(self._transport)
+        self.policies = Policies(self._transport)
         self.usage = Usage(self._transport)
         self.audit = AuditEvents(self._transport)
 

@@ -108,6 +108,49 @@ class Grant(ApiObject):
     revoked_at: datetime | None = None
 
 
+class Policy(ApiObject):
+    """The guardrail policy of a project."""
+
+    project: str
+    document: dict[str, Any]
+    digest: str
+    updated_at: datetime
+    updated_by: str = ""
+    version: int = 1
+
+
+class TextRule(ApiObject):
+    """A built-in rule that policies can name."""
+
+    name: str
+    group: str
+    label: str
+    max_length: int
+
+
+class PolicyHit(ApiObject):
+    """What a rule found, in characters of the text."""
+
+    rule: str
+    action: str
+    start: int
+    end: int
+
+
+class PolicyTrial(ApiObject):
+    """What a policy does to a text; `text` is None where it lets nothing through."""
+
+    hits: tuple[PolicyHit, ...] = ()
+    text: str | None = None
+
+
+class Proof(ApiObject):
+    """Whether an answer is genuine or altered, and why that is said."""
+
+    verdict: str
+    reason: str
+
+
 class FileEntry(ApiObject):
     """One file of a version, by its SHA-256."""
 

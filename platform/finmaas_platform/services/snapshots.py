@@ -1,16 +1,17 @@
-"""The numbered snapshot that gateways live from: keys, routes, grants."""
+"""The numbered snapshot that gateways live from: keys, routes, grants, guardrail policies."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy.orm import Session
 
 from finmaas_platform.db.api_keys import ApiKeyRow
 from finmaas_platform.db.endpoints import EndpointRow
 from finmaas_platform.db.grants import GrantRow
+from finmaas_platform.db.policies import PolicyRow
 from finmaas_platform.db.snapshots import SnapshotCounterRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.endpoints import EndpointState
@@ -46,6 +47,7 @@ def build_snapshot(session: Session, now: datetime) -> dict[str, Any]:
         "issued_at": now.isoformat(),
         "keys": [_show_key(row) for row in _live_keys(session, now)],
         "routes": [_show_route(row) for row in _live_endpoints(session)],
+        "policies": [_show_policy(row) for row in session.scalars(_all_policies())],
         "grants": [{"project_id": row.project_id, "endpoint_id": row.endpoint_id} for row in _live_grants(session)],
     }
 
@@ -71,6 +73,14 @@ def _live_endpoints(session: Session) -> list[EndpointRow]:
 def _live_grants(session: Session) -> list[GrantRow]:
     query = select(GrantRow).where(GrantRow.revoked_at.is_(None))  # unscoped: as above
     return list(session.scalars(query.order_by(GrantRow.id)))
+
+
+def _all_policies() -> Select[PolicyRow]:
+    return select(PolicyRow).order_by(PolicyRow.project_id)  # unscoped: as above
+
+
+def _show_policy(row: PolicyRow) -> dict[str, Any]:
+    return {"project_id": row.project_id, "digest": row.digest, "document": row.document}
 
 
 def _show_key(row: ApiKeyRow) -> dict[str, Any]:
