@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit soak check lint types imports format bench bench-gateway bench-serving docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit soak check lint types imports format bench bench-gateway bench-masking bench-serving docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: bench-gateway bench-serving ## every benchmark; JSON in build/bench
 
 bench-gateway: setup ## the gateway against its own upstream
 	$(RUN)/python tests/benchmarks/bench_gateway.py
+
+bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
+	$(RUN)/python tests/benchmarks/bench_masking.py
 
 bench-serving: setup ## bare vLLM, the replica's port and the gateway, one after the other
 	$(RUN)/python tests/benchmarks/bench_serving.py

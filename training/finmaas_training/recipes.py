@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-WANTED_STEPS = 1050  # at 64 rows a step; docs/benchmarks-demo.md has what fewer and more steps reach
+WANTED_STEPS = 1350  # at 64 rows a step; docs/benchmarks-demo.md has what fewer and more steps reach
 USUAL_CHARS = 150.0  # texts up to this mean length cost about the same; longer ones get fewer passes
 MOST_EPOCHS, FEWEST_EPOCHS = 40, 2
 

@@ -155,7 +155,7 @@ def verify_answer(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     from finmaas_core.errors import InvalidInput
 

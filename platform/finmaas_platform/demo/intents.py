@@ -70,7 +70,7 @@ class IntentRow:
     phrasing: str
 
 
-def generate_rows(rows: int = 14_000, seed: int = 7, phrasings_per_pattern: int = 10) -> list[IntentRow]:
+def generate_rows(rows: int = 18_000, seed: int = 7, phrasings_per_pattern: int = 10) -> list[IntentRow]:
     """`rows` distinct messages, evenly over intents and languages; the same arguments give the same rows.
 
     Raises InvalidInput when `rows` is smaller than the number of intents and languages, or below one per pattern.
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module's first lines."""
     parser = argparse.ArgumentParser(description="Make the demo's bank intent data.")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
-    parser.add_argument("--rows", type=int, default=14_000)
+    parser.add_argument("--rows", type=int, default=18_000)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args(arguments)
     write_csv(generate_rows(given.rows, given.seed), given.out)

@@ -5,6 +5,10 @@ full disk means that new requests are refused, never an unmetered answer. A reco
 death of the process) when `append` returns; it is on the disk's surface (and survives the loss of power) after the
 next group fsync. Only records that are there are delivered, because a number must never be used twice.
 
+Segments are mapped into memory: a record is a copy, not a system call, and Linux's fdatasync covers mapped pages. Room
+that was allocated cannot run out on file systems that write in place (ext4, XFS); on one that copies on write (Btrfs,
+ZFS) a full disk would end the process instead of an error, so give the spool a volume of the first kind.
+
     <folder>/id                        random; goes with the gateway's id, so that a new spool never repeats a number
     <folder>/usage-<first number>.seg  frames: length, CRC-32, number, then the record as JSON; zeros after the last
     <folder>/spare-<n>.seg             allocated, not used yet
@@ -13,6 +17,7 @@ next group fsync. Only records that are there are delivered, because a number mu
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import secrets
 import struct
@@ -109,6 +114,7 @@ class Spool:
         self._closing: list[int] = []
         self._new_names = False
         self._active = self._offset = -1
+        self._map: mmap.mmap
         try:
             self._add_spare()
             self._roll()
@@ -155,12 +161,11 @@ class Spool:
         try:
             if self._offset + len(frame) > self._segment_bytes:
                 self._roll()
-            written = os.pwrite(self._active, frame, self._offset)
         except OSError as error:
             raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
-        if written != len(frame):
-            raise StoreFull(f"the usage spool {self._folder} took {written} of {len(frame)} bytes")
-        self._offset += written
+        end = self._offset + len(frame)
+        self._map[self._offset : end] = frame
+        self._offset = end
         self._segments[-1].last = self._next
         self._next += 1
         self._unsynced.add(self._active)
@@ -207,6 +212,7 @@ class Spool:
         group = self.start_sync()
         group.run()
         self.finish_sync(group)
+        self._map.close()
         os.close(self._active)
         for path, fd in self._spares:
             os.close(fd)
@@ -243,6 +249,8 @@ class Spool:
         spare.rename(path)
         if self._active >= 0:
             self._closing.append(self._active)
+            self._map.close()
+        self._map = mmap.mmap(fd, self._segment_bytes)
         self._active, self._offset = fd, 0
         self._segments.append(_Segment(path, self._next, self._next - 1))
         self._new_names = True
