@@ -15,6 +15,7 @@ from gateway_parts import (
     OTHER_KEY,
     STREAM_HEAD,
     FakeReplica,
+    Rig,
     answer_usual,
     chat,
     chunked,
@@ -32,6 +33,7 @@ from gateway_parts import (
 )
 
 from finmaas_serving.gateway.context import Limits
+from finmaas_serving.gateway.spool import Spool
 
 
 def slowly(data: bytes, sizes: int = 1) -> Any:
@@ -430,6 +432,12 @@ class TestAccess:
         run(test())
 
 
+def break_spool(rig: Rig, monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
+    """The next record wants a new segment, and the disk does not give it."""
+    monkeypatch.setattr(rig.gateway.spool, "_offset", rig.gateway.spool._segment_bytes)
+    monkeypatch.setattr(Spool, "_roll", broken)
+
+
 class TestDiskFull:
     def test_new_requests_are_refused_and_running_ones_are_recorded(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -462,7 +470,7 @@ class TestDiskFull:
 
         async def test() -> None:
             async with running_gateway(tmp_path, answer_usual) as (rig, _):
-                monkeypatch.setattr("os.pwrite", broken)
+                break_spool(rig, monkeypatch, broken)
                 answer = await rig.call()
                 assert (answer.status, answer.error["code"]) == (503, "gateway_full")
                 assert (await rig.get("/readyz")).status == 503
@@ -478,7 +486,7 @@ class TestDiskFull:
 
         async def test() -> None:
             async with running_gateway(tmp_path, slowly(stream_bytes(["Hel", "lo"]), 50)) as (rig, _):
-                monkeypatch.setattr("os.pwrite", broken)
+                break_spool(rig, monkeypatch, broken)
                 answer = await rig.call(chat(stream=True))
                 assert not answer.whole
                 assert answer.events[-1]["error"]["code"] == "gateway_full"
