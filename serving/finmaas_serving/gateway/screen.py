@@ -5,9 +5,9 @@ A policy that this gateway cannot read closes its project's door: nothing passes
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def provenance_key(pepper: bytes) -> bytes:
 
 def seal(key: bytes, claim: dict[str, Any]) -> str:
     """The authentication code of a claim, over its JSON in the order of its names."""
-    return hmac.new(key, msgspec.json.encode(claim, order="deterministic"), hashlib.sha256).hexdigest()
+    return hmac.digest(key, msgspec.json.encode(claim, order="deterministic"), "sha256").hex()
 
 
 def screen_call(
@@ -90,19 +90,40 @@ def screen_call(
     if path == EMBEDDINGS or not (guard.touches_answers or restores):
         return body, None
 
-    def sealed(hashes: dict[int, str]) -> dict[str, Any]:
-        claim: dict[str, Any] = {
-            "ai_generated": True,
-            "generator": "finmaas",
-            "model": route.name,
-            "model_version": route.model_version,
-            "request_id": request_id,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "content": [{"index": index, "sha256": digest} for index, digest in sorted(hashes.items())],
-        }
-        return {**claim, "mac": seal(key, claim)}
+    def sealed(hashes: dict[int, str]) -> bytes:
+        return make_provenance(key, route, request_id, hashes)
 
     return body, AnswerScreen(guard, substitutions.by_name, is_text=_is_for_readers(body), seal=sealed)
+
+
+def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[int, str]) -> bytes:
+    """The sealed claim as JSON; written out in the order of its names, as `seal` reads it."""
+    content = ",".join([f'{{"index":{index},"sha256":"{hashes[index]}"}}' for index in sorted(hashes)])
+    names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'
+    claim = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
+    mac = hmac.digest(key, claim.encode(), "sha256").hex()
+    return f'{claim[:-1]},"mac":"{mac}"}}'.encode()
+
+
+def _as_json(text: str | None) -> str:
+    """References hold nothing that JSON escapes."""
+    return "null" if text is None else f'"{text}"'
+
+
+class _Clock:
+    """The time of day as text, made once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._text = 0, ""
+
+    def now(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._text = second, datetime.fromtimestamp(second, UTC).isoformat()
+        return self._text
+
+
+_clock = _Clock()
 
 
 def _is_for_readers(body: CallBody) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
-from finmaas_serving.guard.scanner import Hit
+from finmaas_serving.guard.scanner import NOT_PLAIN_JSON, Hit, compile_set
 from finmaas_serving.guard.window import TextWindow, replace_all
 
 _decode = msgspec.json.Decoder().decode
@@ -22,10 +22,13 @@ _encode = msgspec.json.Encoder().encode
 _READ_TEXTS = ("content", "refusal")
 _HIDDEN_TEXTS = ("reasoning", "reasoning_content")
 _KNOWN_DELTA = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
+_CONTENT = b'"content":"'
+_INDEX = b'"index":'
+_SPECIAL = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
 WITHHELD = "[withheld by policy: {rule}]"
 
-Seal = Callable[[dict[int, str]], dict[str, Any]]
-"""Makes the provenance of an answer from the SHA-256 of each choice's text."""
+Seal = Callable[[dict[int, str]], bytes]
+"""Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text."""
 
 
 class Withheld(Exception):
@@ -47,13 +50,15 @@ class AnswerScreen:
         self._tail_text = is_text
         self._seal = seal if guard.provenance else None
         self._choices: dict[int, _Choice] = {}
-        self._latest: dict[str, Any] = {}
+        self._latest = b""
         self.withheld: str | None = None
 
     # Whole answers.
 
     def answer(self, body: bytes) -> bytes:
         """The body as the client may have it. Corrupt when it cannot be read, which means that it is not sent."""
+        if (plain := self._plain_answer(body)) is not None:
+            return plain
         try:
             value = _decode(body)
             choices = value.get("choices", [])
@@ -61,8 +66,34 @@ class AnswerScreen:
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise Corrupt(f"its answer cannot be screened: {error!r}") from None
         if self._seal is not None and hashes:
-            value["provenance"] = self._seal(hashes)
+            value["provenance"] = msgspec.Raw(self._seal(hashes))
         return _encode(value)
+
+    def _plain_answer(self, body: bytes) -> bytes | None:
+        """The usual answer, marked without being decoded: one choice of text in which no rule matches; None for others.
+
+        In plain JSON a string ends at the next quote, and the bytes `"content":"` can be nothing but a key and the
+        beginning of its text.
+        """
+        if not self.scanner.is_plain(body) or body.count(_INDEX) != 1 or not body.endswith(b"}"):
+            return None
+        at = body.find(_CONTENT)
+        if at < 0 or body.find(_CONTENT, at + 1) >= 0:
+            return None
+        start = at + len(_CONTENT)
+        end = body.index(b'"', start)
+        text = body[start:end]
+        try:
+            index = _read_index(body)
+            ending = self.ending(text.decode()) if text else ""
+        except ValueError:
+            return None
+        if ending:
+            body = body[:end] + _encode(ending)[1:-1] + body[end:]
+        if self._seal is None:
+            return body
+        claim = self._seal({index: hashlib.sha256(text + ending.encode()).hexdigest()})
+        return body[:-1] + b',"provenance":' + claim + b"}"
 
     def _whole_choice(self, choice: dict[str, Any]) -> str:
         try:
@@ -137,12 +168,14 @@ class AnswerScreen:
 
         Once a rule refused the text, `withheld` names it, and nothing more of the stream may be sent.
         """
+        if (plain := self._plain_event(event)) is not None:
+            return plain
         try:
             value = _decode(event[6:])
             choices = value.get("choices") or []
             keep = not choices
             if choices:
-                self._latest = value
+                self._latest = event
             for choice in choices:
                 keep |= self._stream_choice(choice)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -155,7 +188,7 @@ class AnswerScreen:
             if choice.get("finish_reason")
         }
         if self._seal is not None and ended:
-            value["provenance"] = self._seal(ended)
+            value["provenance"] = msgspec.Raw(self._seal(ended))
         return b"data: " + _encode(value)
 
     def end(self) -> bytes:
@@ -163,16 +196,50 @@ class AnswerScreen:
         left = [(index, state) for index, state in self._choices.items() if not state.finished]
         if not left:
             return b""
-        shape = "text" if "text" in (self._latest.get("choices") or [{}])[0] else "delta"
+        latest = _decode(self._latest[6:])
+        shape = "text" if "text" in latest["choices"][0] else "delta"
         empty: Callable[[], Any] = dict if shape == "delta" else str
         choices = [{"index": index, shape: empty(), "finish_reason": "stop"} for index, _ in left]
-        return self.event(b"data: " + _encode({**self._latest, "choices": choices}))
+        return self.event(b"data: " + _encode({**latest, "choices": choices}))
+
+    def _plain_event(self, event: bytes) -> bytes | None:
+        """The usual event, a piece of one choice's text, screened without being decoded; None for others."""
+        if _SPECIAL.Match(event) or event.count(_INDEX) != 1:
+            return None
+        at = event.find(_CONTENT)
+        if at < 0 or event.find(_CONTENT, at + 1) >= 0:
+            return None
+        start = at + len(_CONTENT)
+        end = event.index(b'"', start)
+        try:
+            text = event[start:end].decode()
+            state = self._choice(_read_index(event))
+        except ValueError:
+            return None
+        self._latest = event
+        try:
+            out = state.say(text)
+        except Withheld as refusal:
+            return self._withheld_event(event, refusal)
+        if out == text:
+            return event
+        return event[:start] + _encode(out)[1:-1] + event[end:] if out else b""
+
+    def _withheld_event(self, event: bytes, refusal: Withheld) -> bytes:
+        value = _decode(event[6:])
+        _withhold(value["choices"][0], refusal)
+        self.withheld = refusal.rule
+        return b"data: " + _encode(value)
+
+    def _choice(self, index: int) -> _Choice:
+        state = self._choices.get(index)
+        if state is None:
+            state = self._choices[index] = _Choice(self)
+        return state
 
     def _stream_choice(self, choice: dict[str, Any]) -> bool:
         """Screens the choice of an event in place; False when nothing of it is left to send."""
-        state = self._choices.get(choice["index"])
-        if state is None:
-            state = self._choices[choice["index"]] = _Choice(self)
+        state = self._choice(choice["index"])
         if choice.get("logprobs") is not None and self.guard.output.is_on:
             choice["logprobs"] = None
         choice.pop("token_ids", None)
@@ -200,6 +267,10 @@ class _Choice:
 
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+    def say(self, text: str) -> str:
+        """What can be let go of a piece of the answer's text, not its last."""
+        return self._text("content", text, finished=False)
 
     def feed(self, choice: dict[str, Any], finished: bool) -> bool:
         """Screens the choice of an event in place; whether it says anything."""
@@ -270,6 +341,15 @@ class _Choice:
             call["function"]["arguments"] = self._screen.arguments(call["function"].get("arguments", ""))
         delta["tool_calls"] = list(self._calls.values())
         return True
+
+
+def _read_index(data: bytes) -> int:
+    """The number after the only `"index":`; ValueError when it is not one."""
+    start = data.index(_INDEX) + len(_INDEX)
+    end = start
+    while data[end : end + 1].isdigit():
+        end += 1
+    return int(data[start:end])
 
 
 def _withhold(choice: dict[str, Any], refusal: Withheld) -> str:

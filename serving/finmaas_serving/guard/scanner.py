@@ -18,6 +18,7 @@ from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule
 
 MAX_RULE_LENGTH = 1000
 MAX_LEARNT = 20_000
+NOT_PLAIN_JSON = r'\\|"tool_calls"|"reasoning|"refusal":"|"logprobs":[{\[]|token_ids":\['
 _WORD = re.compile(rb"[0-9A-Za-z]*")
 
 
@@ -48,16 +49,22 @@ class Scanner:
         """InvalidInput names the rule whose pattern RE2 does not take."""
         self.rules: Sequence[TextRule] = tuple(rules)
         self._located = [_compile(rule, order) for order, rule in enumerate(self.rules)]
-        self._set = re2.Set.SearchSet(_options())
-        for rule in self.rules:
-            self._set.Add(rule.pattern)
-        self._set.Add(DISGUISED)  # its index is beyond those of the rules
-        self._set.Compile()
+        patterns = [rule.pattern for rule in self.rules]
+        self._set = compile_set([*patterns, DISGUISED])  # its index is beyond those of the rules
+        self._json_set = compile_set([*patterns, DISGUISED, NOT_PLAIN_JSON])
         self._tails = _Tails(self.rules)
 
     def hits_any(self, text: bytes) -> bool:
         """Whether some rule may match in UTF-8 text, or a disguise is in it; True may still come to nothing."""
         return bool(self.rules) and bool(self._set.Match(text))
+
+    def is_plain(self, body: bytes) -> bool:
+        """Whether JSON shows by its bytes alone that no rule matches in any of its strings.
+
+        Without a backslash every string stands in the body as it reads, so a body in which no rule matches holds no
+        string in which one does. Parts of answers other than their text count as not plain.
+        """
+        return not self._json_set.Match(body)
 
     def find(self, text: str, before: str = "", after: str = "") -> list[Hit]:
         """Matches from left to right; of those that overlap the one that begins first, is longest, has the first rule.
@@ -205,6 +212,15 @@ class _Tails:
         mask = sum(1 << bit for bit, one in enumerate(self._classes) if one.fullmatch(char) is not None)
         self._masks[char] = mask
         return mask
+
+
+def compile_set(patterns: Sequence[str]) -> re2.Set:
+    """One automaton over patterns that we wrote or have checked."""
+    compiled = re2.Set.SearchSet(_options())
+    for pattern in patterns:
+        compiled.Add(pattern)
+    compiled.Compile()
+    return compiled
 
 
 def _compile_class(alphabet: str, rules: Sequence[TextRule]) -> re2._Regexp:
