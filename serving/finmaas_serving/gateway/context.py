@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finmaas_serving.gateway.screen import provenance_key
-from finmaas_serving.gateway.snapshot import SnapshotHolder
+from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.upstream import ReplicaBook
 
@@ -47,6 +47,7 @@ class Gateway:
     spool: Spool
     loop: asyncio.AbstractEventLoop
     limits: Limits = field(default_factory=Limits)
+    replica_file: SnapshotFile | None = None  # what Ray told last, for the next start
     connections: set[ClientConnection] = field(default_factory=set)
     draining: bool = False
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone

@@ -27,6 +27,7 @@ SWEEP_EVERY_S = 1.0
 SYNC_EVERY_S = 0.05
 DELIVER_EVERY_S = 0.5
 BATCH = 500
+REFUSED = frozenset((400, 409, 413, 422))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 log = get_logger()
 
@@ -78,20 +79,39 @@ async def fetch_replicas(gateway: Gateway, dashboard: httpx.AsyncClient, token_f
     """Asks Ray Serve which replicas take requests."""
     answer = await dashboard.get("/api/serve/applications/", headers=_ray_headers(token_file))
     answer.raise_for_status()
-    gateway.replicas.replace(parse_replicas(answer.json()))
+    found = parse_replicas(answer.json())
+    gateway.replicas.replace(found)
     gateway.replicas_heard_at = time.time()
+    if gateway.replica_file is not None:
+        gateway.replica_file.save_if_changed(msgspec.json.encode(found))
     await asyncio.sleep(REPLICAS_EVERY_S)
 
 
-async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient) -> bool:
-    """Delivers one batch; False when there was nothing to deliver."""
-    batch = spool.read(spool.acknowledged, BATCH)
+def load_replicas(gateway: Gateway) -> None:
+    """Takes the addresses that Ray told the last time, so that a restart does not wait for Ray. Raises Corrupt."""
+    held = None if gateway.replica_file is None else gateway.replica_file.load()
+    if held is not None:
+        raw, gateway.replicas_heard_at = held
+        gateway.replicas.replace(msgspec.json.decode(raw, type=dict[str, list[tuple[str, int]]]))
+
+
+async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient, limit: int = BATCH) -> bool:
+    """Delivers one batch; False when there was nothing to deliver.
+
+    A batch that the control plane refuses is halved until the record at fault is found; that one is set aside.
+    """
+    batch = spool.read(spool.acknowledged, limit)
     if not batch:
         return False
     records = b",".join(payload for _, payload in batch)
     name = msgspec.json.encode(f"{gateway_id}.{spool.spool_id}")
     body = b'{"gateway_id":%b,"records":[%b]}' % (name, records)
     answer = await api.post("/api/v1/gateway/usage", content=body, headers={"content-type": "application/json"})
+    if answer.status_code in REFUSED:
+        if len(batch) > 1:
+            return await deliver_usage(spool, gateway_id, api, len(batch) // 2)
+        spool.set_aside(*batch[0], answer.text[:500])
+        return True
     answer.raise_for_status()
     through = msgspec.json.decode(answer.content, type=_Accepted).accepted_through
     if through <= spool.acknowledged:

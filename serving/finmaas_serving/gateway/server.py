@@ -9,13 +9,14 @@ import signal
 import socket
 
 import httpx
+import msgspec
 
 from finmaas_core.errors import Corrupt, EnvironmentFault
 from finmaas_core.home import Home, read_secret
 from finmaas_core.settings import Settings
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.context import Gateway, Limits
-from finmaas_serving.gateway.feeds import deliver_usage, make_client, start_feeds
+from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_client, start_feeds
 from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
@@ -67,14 +68,20 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
         holder.load_from_disk()
     except Corrupt as error:
         log.error("snapshot.refused", error=error.message)
-    return Gateway(
+    gateway = Gateway(
         pepper=read_secret(paths.pepper).encode(),
         snapshots=holder,
         replicas=ReplicaBook(),
         spool=Spool(folder / "spool"),
         loop=loop,
         limits=limits or Limits(body_bytes=settings.max_request_bytes),
+        replica_file=SnapshotFile(folder / "replicas", read_secret(paths.gateway_token)),
     )
+    try:
+        load_replicas(gateway)
+    except (Corrupt, msgspec.DecodeError) as error:
+        log.error("replicas.refused", error=str(error))
+    return gateway
 
 
 async def listen(gateway: Gateway, host: str, port: int) -> asyncio.Server:

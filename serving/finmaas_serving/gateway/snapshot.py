@@ -126,6 +126,7 @@ class SnapshotFile:
 
     def __init__(self, path: Path, gateway_token: str) -> None:
         self._path = path
+        self._saved: bytes | None = None
         self._key = hmac.digest(gateway_token.encode(), _PURPOSE, "sha256")
 
     def load(self) -> tuple[bytes, float] | None:
@@ -154,6 +155,14 @@ class SnapshotFile:
             out.flush()
             os.fsync(out.fileno())
         scratch.replace(self._path)
+        self._saved = raw
+
+    def save_if_changed(self, raw: bytes) -> None:
+        """Replaces the copy when it differs from what this process saved last; else notes that it is current."""
+        if raw == self._saved and self._path.exists():
+            self.confirm()
+            return
+        self.save(raw)
 
     def confirm(self) -> None:
         """Notes that the copy is current now."""

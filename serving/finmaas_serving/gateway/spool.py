@@ -12,6 +12,7 @@ ZFS) a full disk would end the process instead of an error, so give the spool a 
     <folder>/id                        random; goes with the gateway's id, so that a new spool never repeats a number
     <folder>/usage-<first number>.seg  frames: length, CRC-32, number, then the record as JSON; zeros after the last
     <folder>/spare-<n>.seg             allocated, not used yet
+    <folder>/refused.jsonl             records that the control plane refuses, each with the reason
 """
 
 from __future__ import annotations
@@ -206,6 +207,16 @@ class Spool:
         self.acknowledged = max(self.acknowledged, min(through, self.last))
         while len(self._segments) > 1 and self._segments[0].last <= self.acknowledged:
             self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def set_aside(self, number: int, payload: bytes, reason: str) -> None:
+        """Keeps a record that the control plane refuses in `refused.jsonl`, and lets the later ones go on."""
+        line = _encode({"reason": reason, "record": msgspec.Raw(payload)}) + b"\n"
+        with (self._folder / "refused.jsonl").open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        log.error("usage.refused", number=number, reason=reason, kept_in=str(self._folder / "refused.jsonl"))
+        self.acknowledge(number)
 
     def close(self) -> None:
         """Syncs and lets go of the folder."""
