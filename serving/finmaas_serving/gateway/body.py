@@ -1,6 +1,7 @@
-"""The body of a request: the three fields the gateway reads, and the bytes the engine gets instead.
+"""The body of a request: the fields the gateway reads or sets, and the bytes the engine gets instead.
 
-Every other field travels on as the client wrote it, digit for digit: values are kept as raw JSON.
+Every other field travels on as the client wrote it, digit for digit: values are kept as raw JSON. What would make the
+engine fetch something from elsewhere is refused; what decides over other tenants' requests is the gateway's to set.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def read_body(body: bytes) -> CallBody:
     except msgspec.DecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}; it is {len(body)} bytes long") from None
     options = _field(fields, "stream_options", StreamOptions | None, None) or StreamOptions()
+    if b"_url" in body or b"\\u" in body:
+        _check_inline(fields)
     samples = _field(fields, "n", int | None, None) or 1
     stream = bool(_field(fields, "stream", bool | None, False))
     return CallBody(
@@ -63,15 +66,52 @@ def read_body(body: bytes) -> CallBody:
     )
 
 
-def engine_body(call: CallBody, model_name: str) -> bytes:
-    """The body the engine gets: its own name of the model and, for a stream, usage with every chunk."""
+def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
+    """The body the engine gets: its own name of the model, the tenant's salt, for a stream usage with every chunk.
+
+    With a salt, prompts of other tenants share no prefix cache with this one, so how quick an answer comes tells
+    nothing of them (vLLM's `cache_salt`). A client's own salt and priority do not reach the engine.
+    """
     fields: dict[str, Any] = dict(call.fields)
     fields["model"] = model_name
+    fields.pop("priority", None)
+    if cache_salt is not None:
+        fields["cache_salt"] = cache_salt
     if call.stream:
         raw = fields.get("stream_options")
         options: dict[str, Any] = (_FIELDS.decode(raw) if raw and bytes(raw) != b"null" else None) or {}
         fields["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": True}
     return _encode(fields)
+
+
+def _check_inline(fields: dict[str, msgspec.Raw]) -> None:
+    """Images and the like come inside the request: the engine must not be made to fetch what a client names."""
+    raw = fields.get("messages")
+    if raw is None:
+        return
+    try:
+        messages = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"`messages` cannot be used: {error}", param="messages") from None
+    for place, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content") if isinstance(message, dict) else None
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            if isinstance(part, dict) and (name := _find_remote(part)):
+                where = f"messages[{place}].content[{number}].{name}"
+                raise InvalidInput(
+                    f"`{where}` names something elsewhere, and nothing is fetched; send it inline as a data: URL",
+                    param=where,
+                )
+
+
+def _find_remote(part: dict[str, Any]) -> str | None:
+    """The field of a part that names something which does not lie in the request."""
+    for name, value in part.items():
+        if name.endswith("_url"):
+            url = value.get("url") if isinstance(value, dict) else value
+            if not isinstance(url, str) or not url.startswith("data:"):
+                return name
+    return None
 
 
 def _model(fields: dict[str, msgspec.Raw]) -> str:

@@ -18,6 +18,7 @@ from finmaas_serving.gateway.body import CallBody, engine_body
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import choose_replica, not_ready
+from finmaas_serving.gateway.screen import EMBEDDINGS
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import StreamRewriter, Usage
@@ -169,7 +170,8 @@ class Call:
         self._replica = replica
         # Serve mounts each application under its own name.
         path = f"/{route.app}{self._path}".encode()
-        body = engine_body(self._body, route.model_name)
+        salt = None if self._path == EMBEDDINGS else gateway.cache_salt_of(self._key.tenant_id)
+        body = engine_body(self._body, route.model_name, salt)
         request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body)
         self._exchange = Exchange(replica, request, self, gateway.loop)
         if self._paused_at is not None:

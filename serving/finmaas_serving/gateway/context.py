@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import secrets
 import time
@@ -54,6 +55,7 @@ class Gateway:
     running: int = 0  # requests on their way to a replica and back
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
     provenance_key: bytes = field(init=False)
+    _salts: dict[str, str] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: "req_" + secrets.token_hex(6))
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _turns: itertools.count[int] = field(default_factory=itertools.count)
@@ -64,6 +66,15 @@ class Gateway:
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""
         return f"{self._prefix}{next(self._numbers):010x}"
+
+    def cache_salt_of(self, tenant_id: str) -> str:
+        """What keeps a tenant's prompts apart in the engines' prefix cache; nobody outside can guess it."""
+        salt = self._salts.get(tenant_id)
+        if salt is None:
+            salt = self._salts[tenant_id] = hmac.digest(
+                self.pepper, b"cache salt " + tenant_id.encode(), "sha256"
+            ).hex()
+        return salt
 
     def next_turn(self) -> int:
         return next(self._turns)

@@ -70,7 +70,8 @@ class TestAnswers:
                 answer = await rig.call()
                 assert answer.status == 200
                 assert answer.json == completion("Hello 你好", model="chat")
-                assert replica.requests == [{**chat(), "model": "acme/risk/chat"}]
+                salt = rig.gateway.cache_salt_of("ten_acme")
+                assert replica.requests == [{**chat(), "model": "acme/risk/chat", "cache_salt": salt}]
                 assert replica.heads[0].startswith(b"POST /ep_chat/v1/chat/completions HTTP/1.1\r\n")
                 assert KEY.encode() not in replica.heads[0]
                 [record] = await rig.records(1)
@@ -436,6 +437,53 @@ def break_spool(rig: Rig, monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
     """The next record wants a new segment, and the disk does not give it."""
     monkeypatch.setattr(rig.gateway.spool, "_offset", rig.gateway.spool._segment_bytes)
     monkeypatch.setattr(Spool, "_roll", broken)
+
+
+class TestIsolation:
+    def test_tenants_share_no_prefix_cache_and_clients_set_no_priority(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual) as (rig, [replica]):
+                await rig.call(chat(cache_salt="mine", priority=-5))
+                [seen] = replica.requests
+                assert seen["cache_salt"] == rig.gateway.cache_salt_of("ten_acme")
+                assert rig.gateway.cache_salt_of("ten_acme") != rig.gateway.cache_salt_of("ten_other")
+                assert "priority" not in seen
+
+        run(test())
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"type": "image_url", "image_url": {"url": "http://10.0.0.1/x.png"}},
+            {"type": "image_url", "image_url": "file:///etc/passwd"},
+            {"type": "video_url", "video_url": {"url": "https://example.com/x.mp4"}},
+            {"image_url": {}},
+        ],
+    )
+    @pytest.mark.parametrize("escaped", [False, True])
+    def test_nothing_is_fetched_for_a_client(self, tmp_path: Path, part: dict[str, Any], escaped: bool) -> None:
+        raw = json.dumps(chat(messages=[{"role": "user", "content": [part]}]))
+        body = raw.replace("_url", "\\u005furl") if escaped else raw
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual) as (rig, [replica]):
+                answer = await rig.call(body.encode())
+                assert answer.status == 400
+                assert answer.error["param"].startswith("messages[0].content[0].")
+                assert replica.requests == []
+
+        run(test())
+
+    def test_an_inline_image_passes(self, tmp_path: Path) -> None:
+        part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual) as (rig, [replica]):
+                answer = await rig.call(chat(messages=[{"role": "user", "content": [part]}]))
+                assert answer.status == 200
+                assert replica.requests[0]["messages"][0]["content"] == [part]
+
+        run(test())
 
 
 class TestDiskFull:
