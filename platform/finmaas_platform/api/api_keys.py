@@ -14,7 +14,7 @@ from finmaas_platform.api.idempotency import OnceDep
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.api_keys import ApiKeyRow
-from finmaas_platform.domain.credentials import ANY_MODEL, MAX_LIFETIME_S
+from finmaas_platform.domain.credentials import ANY_METHOD, ANY_MODEL, MAX_LIFETIME_S
 from finmaas_platform.services import api_keys
 
 router = APIRouter(prefix="/api-keys", tags=["API keys"])
@@ -28,8 +28,28 @@ class ApiKeyCreate(RequestBody):
     models: list[str] = Field(
         default_factory=lambda: [ANY_MODEL], max_length=1000, description='Endpoint names, or `["*"]` for all.'
     )
+    methods: list[str] = Field(
+        default_factory=lambda: [ANY_METHOD], max_length=100, description='What it may ask for, or `["*"]` for all.'
+    )
+    networks: list[str] = Field(
+        default_factory=list, max_length=100, description="CIDR blocks it may come from; none: from anywhere."
+    )
     expires_in_s: int | None = Field(None, gt=0, le=MAX_LIFETIME_S)
     expires_at: datetime | None = None
+
+
+class KeyRotation(RequestBody):
+    """How long the old key goes on."""
+
+    overlap_s: int = Field(86_400, ge=0, le=MAX_LIFETIME_S)
+
+
+class BulkRevocation(RequestBody):
+    """Which keys to end: of a project, of an age, or both."""
+
+    project: str | None = None
+    older_than_s: int | None = Field(None, ge=0)
+    dry_run: bool = Field(False, description="Only tell which keys would end.")
 
 
 class ApiKeyView(BaseModel):
@@ -39,6 +59,8 @@ class ApiKeyView(BaseModel):
     project: str
     name: str
     models: list[str]
+    methods: list[str]
+    networks: list[str]
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -58,6 +80,8 @@ def show_api_key(row: ApiKeyRow) -> ApiKeyView:
         project=row.project.ref,
         name=row.name,
         models=row.models,
+        methods=row.methods,
+        networks=row.networks,
         created_at=row.created_at,
         created_by=row.created_by,
         expires_at=row.expires_at,
@@ -95,7 +119,32 @@ def create_api_key(
             body.models,
             body.expires_in_s,
             body.expires_at,
+            body.methods,
+            body.networks,
         )
+        return NewApiKey(**show_api_key(row).model_dump(), key=key)
+
+    return once.run(session, make, secrets=frozenset({"key"}))
+
+
+@router.post("/revoke", summary="Revoke many API keys")
+def revoke_api_keys(body: BulkRevocation, caller: CallerDep, session: SessionDep, deps: DepsDep) -> list[ApiKeyView]:
+    """All in one transaction; answers with the keys that end, or with `dry_run` would."""
+    rows = api_keys.revoke_api_keys(
+        session, caller, deps.clock.now(), body.project, body.older_than_s, dry_run=body.dry_run
+    )
+    return [show_api_key(row) for row in rows]
+
+
+@router.post("/{key_id}/rotate", status_code=201, response_model=NewApiKey, summary="Rotate an API key")
+def rotate_api_key(
+    key_id: str, body: KeyRotation, caller: CallerDep, session: SessionDep, deps: DepsDep, once: OnceDep
+) -> NewApiKey | JSONResponse:
+    """A new key of the same scope; both work until the overlap is over."""
+
+    def make() -> NewApiKey:
+        now = deps.clock.now()
+        row, key = api_keys.rotate_api_key(session, caller, now, deps.secrets.pepper, key_id, body.overlap_s)
         return NewApiKey(**show_api_key(row).model_dump(), key=key)
 
     return once.run(session, make, secrets=frozenset({"key"}))

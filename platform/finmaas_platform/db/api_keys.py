@@ -13,7 +13,10 @@ from finmaas_platform.db.projects import ProjectRow
 
 
 class ApiKeyRow(Base):
-    """A gateway credential of a project; `models` holds `["*"]` or the public names it may call."""
+    """A gateway credential of a project; `models` holds `["*"]` or the public names it may call.
+
+    `methods` are `["*"]` or names of METHODS, `networks` the CIDR blocks it may come from; none: from anywhere.
+    """
 
     __tablename__ = "api_keys"
 
@@ -23,6 +26,8 @@ class ApiKeyRow(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     name: Mapped[str]
     models: Mapped[list[Any]]
+    methods: Mapped[list[Any]] = mapped_column(server_default='["*"]')
+    networks: Mapped[list[Any]] = mapped_column(server_default="[]")
     created_at: Mapped[datetime]
     created_by: Mapped[str]
     expires_at: Mapped[datetime | None]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 
 from finmaas_core.errors import InvalidInput
 from finmaas_platform.domain.names import check_name
+from finmaas_serving.gateway.router import METHODS
 
-ANY_MODEL = "*"
+ANY_MODEL = ANY_METHOD = "*"
 MAX_LIFETIME_S = 10 * 366 * 24 * 3600
 
 
@@ -30,6 +32,28 @@ def choose_expiry(now: datetime, expires_in_s: int | None, expires_at: datetime 
     if expires_at <= now:
         raise InvalidInput(f"`expires_at` {expires_at.isoformat()} is past; give a later moment, or leave it out")
     return expires_at
+
+
+def check_methods(methods: Sequence[str]) -> list[str]:
+    """What a key may ask for, repeats removed: `*` or names of METHODS. InvalidInput else."""
+    known = ", ".join(sorted(METHODS))
+    if not methods:
+        raise InvalidInput(f'`methods` is empty, so the key could call nothing; give some of {known}, or ["*"]')
+    for method in methods:
+        if method != ANY_METHOD and method not in METHODS:
+            raise InvalidInput(f"{method[:100]!r} is no method; methods are {known}")
+    return [ANY_METHOD] if ANY_METHOD in methods else list(dict.fromkeys(methods))
+
+
+def check_networks(networks: Sequence[str]) -> list[str]:
+    """Where a key may come from, as CIDR blocks in their usual form; empty: from anywhere. InvalidInput else."""
+    found = []
+    for network in networks:
+        try:
+            found.append(str(ip_network(network)))
+        except ValueError as error:
+            raise InvalidInput(f"{network[:100]!r} is no network ({error}); write e.g. 10.1.0.0/16") from None
+    return list(dict.fromkeys(found))
 
 
 def check_models(models: Sequence[str]) -> list[str]:

@@ -19,11 +19,32 @@ class ApiKeys:
         return self._http.pages(ApiKey, "/api-keys", project=project)
 
     def create(
-        self, project: str, name: str, models: Sequence[str] = ("*",), expires_in_s: int | None = None
+        self,
+        project: str,
+        name: str,
+        models: Sequence[str] = ("*",),
+        expires_in_s: int | None = None,
+        methods: Sequence[str] = ("*",),
+        networks: Sequence[str] = (),
     ) -> ApiKey:
-        """A new key; the answer is the only place where its secret ever shows. `models` are endpoint names or `*`."""
-        body = {"project": project, "name": name, "models": list(models), "expires_in_s": expires_in_s}
+        """A new key; the answer is the only place where its secret ever shows.
+
+        `models` are endpoint names or `*`, `methods` such as `chat.completions` or `*`, `networks` CIDR blocks.
+        """
+        scope = {"models": list(models), "methods": list(methods), "networks": list(networks)}
+        body = {"project": project, "name": name, **scope, "expires_in_s": expires_in_s}
         return ApiKey.model_validate(self._http.write("POST", "/api-keys", body))
+
+    def rotate(self, key_id: str, overlap_s: int = 86_400) -> ApiKey:
+        """A new key of the same scope; the old one works for `overlap_s` seconds more."""
+        return ApiKey.model_validate(self._http.write("POST", f"/api-keys/{key_id}/rotate", {"overlap_s": overlap_s}))
+
+    def revoke_many(
+        self, project: str | None = None, older_than_s: int | None = None, *, dry_run: bool = False
+    ) -> Sequence[ApiKey]:
+        """Ends all keys of a project, of an age, or both; with `dry_run` only tells which."""
+        body = {"project": project, "older_than_s": older_than_s, "dry_run": dry_run}
+        return [ApiKey.model_validate(key) for key in self._http.write("POST", "/api-keys/revoke", body)]
 
     def revoke(self, key_id: str) -> ApiKey:
         """Ends a key; gateways refuse it as soon as their next snapshot is there."""

@@ -90,6 +90,8 @@ class ApiKey(ApiObject):
     name: str
     project: str
     models: tuple[str, ...] = ("*",)
+    methods: tuple[str, ...] = ("*",)
+    networks: tuple[str, ...] = ()
     key: str | None = None
     created_at: datetime
     created_by: str = ""

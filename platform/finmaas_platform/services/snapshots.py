@@ -92,6 +92,8 @@ def _show_key(row: ApiKeyRow) -> dict[str, Any]:
         "project": row.project.ref,
         "tenant_id": row.tenant_id,
         "models": row.models,
+        "methods": row.methods,
+        "networks": row.networks,
         "expires_at": None if row.expires_at is None else row.expires_at.timestamp(),
     }
 

@@ -21,7 +21,7 @@ from finmaas_serving.gateway.body import read_body
 from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
-from finmaas_serving.gateway.router import authorise, resolve
+from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.snapshot import Key
 
@@ -61,8 +61,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes", "_header_count",
-        "_in_head", "_incoming", "_lingering", "_parser", "_queue", "_raw_bytes", "_read_paused", "_transport", "_url",
-        "_write_paused",
+        "_in_head", "_incoming", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes", "_read_paused",
+        "_transport", "_url", "_write_paused",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -77,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._raw_bytes = 0  # of the head being read, as they came
         self._head_bytes = 0  # of the head being read, as parsed
         self._header_count = 0
+        self._peer = ""  # the address that the client comes from
         self._url = b""
         self._chunked = False  # the answer under way is sent in chunks
         self._close_after = False
@@ -89,6 +90,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         self._gateway.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -327,6 +330,7 @@ class ClientConnection(asyncio.Protocol):
             gateway = self._gateway
             try:
                 request.key = authorise(gateway.snapshots.current, gateway.pepper, request.authorization, time.time())
+                check_scope(request.key, request.path, self._peer)
             except FinmaasError as error:
                 return problem_of(error)
         if request.length > limits.body_bytes:

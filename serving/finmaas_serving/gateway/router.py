@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, TypeVar
 
-from finmaas_core.errors import NotAuthenticated, NotFound, Unavailable
+from finmaas_core.errors import NotAllowed, NotAuthenticated, NotFound, Unavailable
 from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
 
 NOT_READY_RETRY_S = 5
+METHOD_OF = {
+    "/v1/chat/completions": "chat.completions",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+METHODS = frozenset((*METHOD_OF.values(), "models"))
+EVERY_METHOD = ("*",)
 _BEARER = b"bearer "
 
 
@@ -40,6 +49,29 @@ def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: floa
     if key.expires_at is not None and key.expires_at <= now:
         raise NotAuthenticated("the API key has expired; ask the project's owner for a new one")
     return key
+
+
+def check_scope(key: Key, path: str, peer: str) -> None:
+    """NotAllowed when a key does not reach as far as this path, or not from this address."""
+    if key.methods != EVERY_METHOD and METHOD_OF.get(path, "models") not in key.methods:
+        raise NotAllowed(f"this key may not ask for {path}; it may for {', '.join(key.methods)}")
+    if key.networks and not _is_within(peer, key.networks):
+        raise NotAllowed(f"this key may not be used from {peer}; ask the project's owner for one that may")
+
+
+def _is_within(peer: str, networks: tuple[str, ...]) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False  # a Unix socket has no address, so nothing vouches for it
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in _parse(networks))
+
+
+@lru_cache(maxsize=4096)
+def _parse(networks: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(network) for network in networks)
 
 
 def resolve(snapshot: Snapshot, key: Key, model: str) -> Route:

@@ -33,6 +33,8 @@ class Key(msgspec.Struct, frozen=True):
     tenant_id: str
     name: str = ""
     models: tuple[str, ...] = ("*",)
+    methods: tuple[str, ...] = ("*",)
+    networks: tuple[str, ...] = ()
     expires_at: float | None = None
 
 

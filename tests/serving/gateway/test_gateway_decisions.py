@@ -13,13 +13,13 @@ from gateway_parts import EPOCH_2020, EXPIRED_KEY, KEY, PEPPER, key_hash, snapsh
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finmaas_core.errors import Corrupt, InvalidInput, NotAuthenticated, all_error_classes
+from finmaas_core.errors import Corrupt, InvalidInput, NotAllowed, NotAuthenticated, all_error_classes
 from finmaas_core.ids import new_id
 from finmaas_serving.gateway.body import engine_body, read_body
 from finmaas_serving.gateway.errors import OPENAI_ERRORS, problem_of
-from finmaas_serving.gateway.router import authorise, choose_replica, hash_key
+from finmaas_serving.gateway.router import authorise, check_scope, choose_replica, hash_key
 from finmaas_serving.gateway.routes import created_at
-from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder, read_snapshot
+from finmaas_serving.gateway.snapshot import Key, SnapshotFile, SnapshotHolder, read_snapshot
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 SNAPSHOT = read_snapshot(json.dumps(snapshot_document()).encode())
@@ -194,3 +194,30 @@ class TestCreatedAt:
     def test_is_read_from_the_id(self) -> None:
         assert abs(created_at(new_id("endpoint")) - time.time()) < 60
         assert created_at("ep_chat") == 0
+
+
+class TestCheckScope:
+    def key(self, **scope: Any) -> Key:
+        return Key(hash="h", key_id="k", project_id="p", project="t/p", tenant_id="t", **scope)
+
+    @pytest.mark.parametrize(
+        ("scope", "path", "peer", "allowed"),
+        [
+            ({}, "/v1/chat/completions", "203.0.113.7", True),
+            ({"methods": ("embeddings",)}, "/v1/embeddings", "203.0.113.7", True),
+            ({"methods": ("embeddings",)}, "/v1/chat/completions", "203.0.113.7", False),
+            ({"methods": ("embeddings",)}, "/v1/models", "203.0.113.7", False),
+            ({"methods": ("models",)}, "/v1/models/chat", "203.0.113.7", True),
+            ({"networks": ("10.0.0.0/8",)}, "/v1/models", "10.255.0.1", True),
+            ({"networks": ("10.0.0.0/8",)}, "/v1/models", "::ffff:10.255.0.1", True),
+            ({"networks": ("10.0.0.0/8", "2001:db8::/32")}, "/v1/models", "2001:db8::1", True),
+            ({"networks": ("10.0.0.0/8",)}, "/v1/models", "11.0.0.1", False),
+            ({"networks": ("10.0.0.0/8",)}, "/v1/models", "", False),
+        ],
+    )
+    def test_by_method_and_network(self, scope: dict[str, Any], path: str, peer: str, allowed: bool) -> None:
+        if allowed:
+            check_scope(self.key(**scope), path, peer)
+        else:
+            with pytest.raises(NotAllowed):
+                check_scope(self.key(**scope), path, peer)

@@ -20,7 +20,7 @@ from finmaas_platform.db.base import make_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision; a test compares it with the files in `versions/`."""
 
 VERSION_TABLE = "alembic_version"
