@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from integration_helpers import Installation, wait_until
@@ -81,6 +82,39 @@ class TestDemo:
             )
             assert answer.choices[0].message.content == row["label"]
             wait_until(lambda: usage_of(client, key.id), 15, "the usage record arrives")
+
+    def test_a_policy_marks_what_the_endpoint_answers_and_the_mark_can_be_verified(
+        self,
+        demo: tuple[dict, Path],
+        installation: Installation,  # type: ignore[type-arg]
+    ) -> None:
+        endpoint = demo[0]["endpoint"].rsplit("/", 1)[-1]
+        policy = {
+            "rules": [{"rule": "cn_mobile", "input": "mask"}, {"rule": "cloud_key", "input": "block"}],
+            "marks": {"text": "（AI）", "provenance": True},
+        }
+        with installation.client() as client:
+            key = client.keys.create("default/default", "marked").key
+            headers = {"Authorization": f"Bearer {key}"}
+
+            def ask(text: str, **more: object) -> httpx.Response:
+                body = {"model": endpoint, "messages": [{"role": "user", "content": text}], "max_tokens": 16, **more}
+                url = f"{installation.settings.gateway_url}/v1/chat/completions"
+                return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+
+            client.policies.set("default/default", policy)
+            try:
+                wait_until(
+                    lambda: "provenance" in ask("我的手机13800138000").text, 30, "the gateway follows the policy"
+                )
+                for stream in (False, True):
+                    answer = ask("我的手机13800138000丢了", stream=stream)
+                    assert "（AI）" in answer.text
+                    assert client.policies.prove(answer.text).verdict == "genuine"
+                    assert client.policies.prove(answer.text.replace("（AI）", "")).verdict == "altered"
+                assert ask("AKIAIOSFODNN7EXAMPLE").json()["error"]["code"] == "content_policy_violation"
+            finally:
+                client.policies.remove("default/default")
 
 
 @pytest.mark.timeout(DEMO_LIMIT_S * 2)

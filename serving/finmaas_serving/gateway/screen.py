@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 EMBEDDINGS = "/v1/embeddings"
 _PURPOSE = b"finmaas provenance v1"
-_NOT_FOR_READERS = frozenset(
-    ("tools", "functions", "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
+_BOUND_TO_A_GRAMMAR = frozenset(
+    ("guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
 )
 
 
@@ -127,8 +127,8 @@ _clock = _Clock()
 
 
 def _is_for_readers(body: CallBody) -> bool:
-    """Whether a visible mark may stand in the answer: not in what a program reads."""
-    if body.fields.keys() & _NOT_FOR_READERS:
+    """Whether a visible mark may stand in the answer: not in what a program reads. Calls of tools never take one."""
+    if body.fields.keys() & _BOUND_TO_A_GRAMMAR:
         return False
     wanted = body.fields.get("response_format")
     return wanted is None or bytes(wanted).strip() in (b"null", b'{"type":"text"}', b'{"type": "text"}')

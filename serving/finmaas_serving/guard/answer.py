@@ -21,6 +21,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _READ_TEXTS = ("content", "refusal")
 _HIDDEN_TEXTS = ("reasoning", "reasoning_content")
+_TOKENS = ("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids")
 _KNOWN_DELTA = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
 _CONTENT = b'"content":"'
 _INDEX = b'"index":'
@@ -65,6 +66,7 @@ class AnswerScreen:
             hashes = {choice["index"]: self._whole_choice(choice) for choice in choices}
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise Corrupt(f"its answer cannot be screened: {error!r}") from None
+        self._drop_tokens(value)
         if self._seal is not None and hashes:
             value["provenance"] = msgspec.Raw(self._seal(hashes))
         return _encode(value)
@@ -105,13 +107,18 @@ class AnswerScreen:
         except Withheld as refusal:
             text = _withhold(choice, refusal)
             self.withheld = refusal.rule
-        if self.guard.output.is_on:
-            for name in ("logprobs", "prompt_logprobs", "token_ids"):
-                if choice.get(name) is not None:
-                    choice[name] = None
+        self._drop_tokens(choice)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def _drop_tokens(self, value: dict[str, Any]) -> None:
+        """Takes out what tells a text token by token, where a rule may have changed the text."""
+        for name in _TOKENS if self.guard.output.is_on else ():
+            if value.get(name) is not None:
+                value[name] = None
+
     def _whole_message(self, message: dict[str, Any]) -> str:
+        for name in message.keys() - _KNOWN_DELTA:
+            del message[name]
         for name in (*_READ_TEXTS, *_HIDDEN_TEXTS):
             if isinstance(message.get(name), str):
                 message[name] = self._whole(message[name])
@@ -178,6 +185,7 @@ class AnswerScreen:
                 self._latest = event
             for choice in choices:
                 keep |= self._stream_choice(choice)
+            self._drop_tokens(value)
         except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise Corrupt(f"an event of the stream cannot be screened: {error!r}") from None
         if not keep:
@@ -240,9 +248,7 @@ class AnswerScreen:
     def _stream_choice(self, choice: dict[str, Any]) -> bool:
         """Screens the choice of an event in place; False when nothing of it is left to send."""
         state = self._choice(choice["index"])
-        if choice.get("logprobs") is not None and self.guard.output.is_on:
-            choice["logprobs"] = None
-        choice.pop("token_ids", None)
+        self._drop_tokens(choice)
         finished = bool(choice.get("finish_reason"))
         try:
             said = state.feed(choice, finished)

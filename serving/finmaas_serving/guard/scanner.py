@@ -18,7 +18,7 @@ from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule
 
 MAX_RULE_LENGTH = 1000
 MAX_LEARNT = 20_000
-NOT_PLAIN_JSON = r'\\|"tool_calls"|"reasoning|"refusal":"|"logprobs":[{\[]|token_ids":\['
+NOT_PLAIN_JSON = r'\\|"tool_calls"|"reasoning|"refusal":"|logprobs":[{\[]|token_ids":\['
 _WORD = re.compile(rb"[0-9A-Za-z]*")
 
 
