@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finmaas_serving.llm_app import EndpointArgs, plan_bundles, plan_engine_arguments
-from finmaas_serving.model_pull import pull_model
+from finmaas_serving.model_pull import pull_model, read_cluster_token
+from finmaas_serving.replica_door import ReplicaDoor, derive_replica_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +37,10 @@ class LlmReplica:
         await self._server.start()
 
     async def __serve_build_asgi_app__(self) -> Any:
-        """vLLM's application, as its own server would run it."""
-        return await self._server.engine.build_asgi_app()
+        """vLLM's application, as its own server would run it, behind a door that gateways alone can open."""
+        app = await self._server.engine.build_asgi_app()
+        app.add_middleware(ReplicaDoor, secret=derive_replica_secret(read_cluster_token()))
+        return app
 
     async def check_health(self) -> None:
         """Raises when the engine is dead; Serve then replaces the replica."""

@@ -56,6 +56,11 @@ def _get_version(url: str, token: str, version_id: str) -> dict[str, Any]:
     return version
 
 
+def read_cluster_token() -> str:
+    """The credential of this Ray node; EnvironmentFault where it lacks one."""
+    return _node_settings()[1]
+
+
 def _node_settings() -> tuple[str, str, Path]:
     """What every Ray node has in its environment: the control plane's URL, the cluster token, the cache folder."""
     try:

@@ -214,7 +214,7 @@ def main() -> None:
             take(target)
             report |= {"vllm_ready_s": round(ready_s, 1), "vllm_arguments": arguments}
         if options.replica:
-            take(Target("replica", options.replica, options.replica_model))
+            take(Target("replica", options.replica, options.replica_model, options.replica_secret))
         elif not options.gateway:
             with own_replica(model, Path(scratch) / "home") as (target, ready_s):
                 take(target)
@@ -243,8 +243,10 @@ def own_replica(model: Path, home: Path) -> Iterator[tuple[Target, float]]:
     from integration_helpers import find_port_block, wait_until
     from serving_parts import control_plane_of_one_model, ray_of_our_own
 
+    from finmaas_core.home import read_secret
     from finmaas_core.settings import Settings
     from finmaas_platform.cluster.port import ServeApplication
+    from finmaas_serving.replica_door import derive_replica_secret
 
     settings = Settings(home=home, port_base=find_port_block())
     args = {
@@ -262,7 +264,8 @@ def own_replica(model: Path, home: Path) -> Iterator[tuple[Target, float]]:
             wait_until(lambda: cluster.observe_applications()["ep_bench"].replicas, READY_TIMEOUT_S, "the replica")
             ready_s = time.perf_counter() - started
         address = cluster.observe_applications()["ep_bench"].replicas[0]
-        yield Target("replica", f"http://{address}/ep_bench", "bench"), ready_s
+        secret = derive_replica_secret(read_secret(settings.paths.cluster_token))
+        yield Target("replica", f"http://{address}/ep_bench", "bench", secret), ready_s
 
 
 def _add(report: dict[str, Any], target: Target, figures: Figures) -> None:
@@ -296,6 +299,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--replica-model", default="")
     parser.add_argument("--gateway", default="", help="address of the gateway")
     parser.add_argument("--gateway-model", default="")
+    parser.add_argument("--replica-secret", default=os.environ.get("FINMAAS_REPLICA_SECRET", ""))
     parser.add_argument("--key", default=os.environ.get("FINMAAS_API_KEY", ""))
     parser.add_argument("--clients", default="8,32")
     parser.add_argument("--requests", type=int, default=32, help="requests at 8 clients; in proportion for others")

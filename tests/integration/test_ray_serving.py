@@ -17,9 +17,11 @@ from cluster_contract import ClusterContract
 from integration_helpers import find_port_block, wait_until
 from serving_parts import control_plane_of_one_model, ray_of_our_own
 
+from finmaas_core.home import read_secret
 from finmaas_core.settings import Settings
 from finmaas_platform.cluster.port import ApplicationState, JobSubmission, RunState, ServeApplication
 from finmaas_platform.cluster.ray_cluster import RayCluster
+from finmaas_serving.replica_door import derive_replica_secret
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -85,7 +87,13 @@ def put_and_wait(cluster: RayCluster, applications: Sequence[ServeApplication]) 
     wait_until(all_settled, READY_TIMEOUT_S, f"{[one.name for one in applications]} to settle")
 
 
-def chat(cluster: RayCluster, name: str, **fields: Any) -> httpx.Response:
+@pytest.fixture(scope="module")
+def door(cluster: RayCluster, settings: Settings) -> dict[str, str]:
+    """The header by which a gateway is let in."""
+    return {"Authorization": f"Bearer {derive_replica_secret(read_secret(settings.paths.cluster_token))}"}
+
+
+def chat(cluster: RayCluster, door: dict[str, str], name: str, **fields: Any) -> httpx.Response:
     """Asks the first replica of an endpoint, on its own port."""
     address = cluster.observe_applications()[name].replicas[0]
     body = {
@@ -95,7 +103,7 @@ def chat(cluster: RayCluster, name: str, **fields: Any) -> httpx.Response:
         "ignore_eos": True,
         **fields,
     }
-    return httpx.post(f"http://{address}/{name}/v1/chat/completions", json=body, timeout=60)
+    return httpx.post(f"http://{address}/{name}/v1/chat/completions", json=body, headers=door, timeout=60)
 
 
 def replica_process(name: str, settings: Settings) -> psutil.Process:
@@ -113,26 +121,34 @@ class TestContract(ClusterContract):
 
 class TestEndpoints:
     def test_two_at_once_answer_and_the_end_of_one_leaves_the_other(
-        self, cluster: RayCluster, settings: Settings
+        self, cluster: RayCluster, settings: Settings, door: dict[str, str]
     ) -> None:
         put_and_wait(cluster, [endpoint("ep_a"), endpoint("ep_b")])
         for name in ("ep_a", "ep_b"):
-            answer = chat(cluster, name).json()
+            answer = chat(cluster, door, name).json()
             assert (answer["model"], answer["usage"]["completion_tokens"]) == (f"default/default/{name}", 8)
         before = replica_process("ep_a", settings)
         put_and_wait(cluster, [endpoint("ep_a")])
         assert replica_process("ep_a", settings) == before
-        assert chat(cluster, "ep_a").is_success
+        assert chat(cluster, door, "ep_a").is_success
 
-    def test_a_stale_address_never_reaches_another_endpoint(self, cluster: RayCluster) -> None:
+    def test_a_replicas_port_opens_to_gateways_alone(self, cluster: RayCluster, door: dict[str, str]) -> None:
         put_and_wait(cluster, [endpoint("ep_a")])
         address = cluster.observe_applications()["ep_a"].replicas[0]
-        assert httpx.get(f"http://{address}/ep_b/v1/models").status_code == httpx.codes.NOT_FOUND
+        for path in ("v1/models", "metrics", "v1/load_lora_adapter", "health"):
+            assert httpx.get(f"http://{address}/ep_a/{path}").status_code == httpx.codes.UNAUTHORIZED
+        assert chat(cluster, {"Authorization": "Bearer guess"}, "ep_a").status_code == httpx.codes.UNAUTHORIZED
+        assert httpx.get(f"http://{address}/ep_a/v1/models", headers=door).is_success
 
-    def test_a_stream_tells_its_usage_at_every_step(self, cluster: RayCluster) -> None:
+    def test_a_stale_address_never_reaches_another_endpoint(self, cluster: RayCluster, door: dict[str, str]) -> None:
+        put_and_wait(cluster, [endpoint("ep_a")])
+        address = cluster.observe_applications()["ep_a"].replicas[0]
+        assert httpx.get(f"http://{address}/ep_b/v1/models", headers=door).status_code == httpx.codes.NOT_FOUND
+
+    def test_a_stream_tells_its_usage_at_every_step(self, cluster: RayCluster, door: dict[str, str]) -> None:
         put_and_wait(cluster, [endpoint("ep_a")])
         options = {"include_usage": True, "continuous_usage_stats": True}
-        events = chat(cluster, "ep_a", stream=True, stream_options=options).text.split("\n\n")
+        events = chat(cluster, door, "ep_a", stream=True, stream_options=options).text.split("\n\n")
         assert events[-2] == "data: [DONE]"
         assert all('"usage":{' in event for event in events if event.startswith("data: {"))
 
@@ -143,19 +159,21 @@ class TestEndpoints:
         assert seen["ep_wrong"].message.startswith("there is no model version mdv_nobody")
         assert seen["ep_a"].state is ApplicationState.RUNNING
 
-    def test_a_job_with_two_workers_fits_beside_a_live_endpoint(self, cluster: RayCluster) -> None:
+    def test_a_job_with_two_workers_fits_beside_a_live_endpoint(
+        self, cluster: RayCluster, door: dict[str, str]
+    ) -> None:
         put_and_wait(cluster, [endpoint("ep_a")])
         cluster.submit(JobSubmission("job_beside-1", TRAINING_LIKE))
         ended = (RunState.SUCCEEDED, RunState.FAILED)
         wait_until(lambda: cluster.observe_runs()["job_beside-1"].state in ended, 120, "the job to end")
         assert cluster.observe_runs()["job_beside-1"].state is RunState.SUCCEEDED
         assert "workers answered: 2" in cluster.read_logs("job_beside-1")
-        assert chat(cluster, "ep_a").is_success
+        assert chat(cluster, door, "ep_a").is_success
 
-    def test_a_killed_replica_is_replaced(self, cluster: RayCluster, settings: Settings) -> None:
+    def test_a_killed_replica_is_replaced(self, cluster: RayCluster, settings: Settings, door: dict[str, str]) -> None:
         put_and_wait(cluster, [endpoint("ep_a")])
         before = replica_process("ep_a", settings)
         before.kill()
         wait_until(lambda: not cluster.observe_applications()["ep_a"].replicas, 60, "its address to go")
         wait_until(lambda: cluster.observe_applications()["ep_a"].replicas, READY_TIMEOUT_S, "a new replica")
-        assert chat(cluster, "ep_a").is_success
+        assert chat(cluster, door, "ep_a").is_success

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from finmaas_core.clock import FakeClock
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.deps import Deps
+from finmaas_serving.replica_door import derive_replica_secret
 
 Headers = dict[str, str]
 API = "/api/v1"
@@ -45,6 +46,10 @@ class TestSnapshot:
         assert client.get(f"{API}/gateway/snapshot", headers=admin).status_code == 403
         assert client.get(f"{API}/gateway/snapshot", headers=node).status_code == 403
         assert client.get(f"{API}/gateway/snapshot").status_code == 401
+
+    def test_tells_the_secret_that_opens_replicas(self, client: TestClient, gateway: Headers, deps: Deps) -> None:
+        told = client.get(f"{API}/gateway/snapshot", headers=gateway).json()["replica_secret"]
+        assert told == derive_replica_secret(deps.secrets.cluster_token)
 
     def test_nothing_newer_is_304(self, client: TestClient, gateway: Headers) -> None:
         after = self.number(client, gateway)

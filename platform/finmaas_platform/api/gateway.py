@@ -17,6 +17,7 @@ from finmaas_platform.db.base import read_unit
 from finmaas_platform.deps import Deps
 from finmaas_platform.services.snapshots import build_snapshot, find_snapshot_number
 from finmaas_platform.services.usage import store_usage
+from finmaas_serving.replica_door import derive_replica_secret
 
 router = APIRouter(prefix="/gateway", tags=["gateway"])
 
@@ -102,4 +103,4 @@ def _read_number(deps: Deps) -> int:
 
 def _read_snapshot(deps: Deps) -> dict[str, Any]:
     with read_unit(deps.sessions) as session:
-        return build_snapshot(session, deps.clock.now())
+        return build_snapshot(session, deps.clock.now(), derive_replica_secret(deps.secrets.cluster_token))

@@ -37,7 +37,7 @@ def find_snapshot_number(session: Session) -> int:
     return session.scalar(select(SnapshotCounterRow.number).where(SnapshotCounterRow.id == COUNTER_ID)) or 0
 
 
-def build_snapshot(session: Session, now: datetime) -> dict[str, Any]:
+def build_snapshot(session: Session, now: datetime, replica_secret: str) -> dict[str, Any]:
     """The whole document as JSON values, of one moment: call it in a reading transaction (`read_unit`).
 
     Keys that are revoked, expired or of a tenant that is not active are left out; a gateway checks expiry itself too.
@@ -45,6 +45,7 @@ def build_snapshot(session: Session, now: datetime) -> dict[str, Any]:
     return {
         "number": find_snapshot_number(session),
         "issued_at": now.isoformat(),
+        "replica_secret": replica_secret,
         "keys": [_show_key(row) for row in _live_keys(session, now)],
         "routes": [_show_route(row) for row in _live_endpoints(session)],
         "policies": [_show_policy(row) for row in session.scalars(_all_policies())],

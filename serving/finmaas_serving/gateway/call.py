@@ -172,7 +172,8 @@ class Call:
         path = f"/{route.app}{self._path}".encode()
         salt = None if self._path == EMBEDDINGS else gateway.cache_salt_of(self._key.tenant_id)
         body = engine_body(self._body, route.model_name, salt)
-        request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body)
+        door = gateway.snapshots.current.replica_header
+        request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body, door)
         self._exchange = Exchange(replica, request, self, gateway.loop)
         if self._paused_at is not None:
             self._exchange.pause()

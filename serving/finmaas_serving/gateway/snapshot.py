@@ -77,6 +77,7 @@ class Document(msgspec.Struct, frozen=True):
     routes: tuple[Route, ...] = ()
     grants: tuple[Grant, ...] = ()
     policies: tuple[Policy, ...] = ()
+    replica_secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Snapshot:
     keys: dict[str, Key]
     visible: dict[str, dict[str, Route]]
     guards: dict[str, Guard | BrokenGuard] = field(default_factory=dict)
+    replica_header: bytes = b""  # the line that opens the replicas' ports
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
@@ -106,6 +108,7 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         {key.hash: key for key in document.keys},
         _visible(document),
         (guards or GuardBook()).compile_all((one.project_id, one.digest, one.document) for one in document.policies),
+        f"authorization: Bearer {document.replica_secret}\r\n".encode() if document.replica_secret else b"",
     )
 
 

@@ -38,11 +38,14 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def upstream_request(path: bytes, host: bytes, request_id: bytes, body: bytes) -> bytes:
-    """A request to a replica. Nothing of the client's head travels on, its credential least of all."""
+def upstream_request(path: bytes, host: bytes, request_id: bytes, body: bytes, door: bytes = b"") -> bytes:
+    """A request to a replica. Nothing of the client's head travels on, its credential least of all.
+
+    `door` is the header line that opens the replica's port, with its line end.
+    """
     return (
         b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\naccept: */*\r\n"
-        b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (path, host, request_id, len(body), body)
+        b"x-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (path, host, request_id, door, len(body), body)
     )
 
 

@@ -440,6 +440,16 @@ def break_spool(rig: Rig, monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
 
 
 class TestIsolation:
+    def test_replicas_see_the_gateways_secret_and_never_the_clients_key(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            document = snapshot_document(replica_secret="s3cret")
+            async with running_gateway(tmp_path, answer_usual, document=document) as (rig, [replica]):
+                assert (await rig.call()).status == 200
+                assert b"\r\nauthorization: Bearer s3cret\r\n" in replica.heads[0]
+                assert KEY.encode() not in replica.heads[0]
+
+        run(test())
+
     def test_tenants_share_no_prefix_cache_and_clients_set_no_priority(self, tmp_path: Path) -> None:
         async def test() -> None:
             async with running_gateway(tmp_path, answer_usual) as (rig, [replica]):
