@@ -37,10 +37,12 @@ class LlmReplica:
         await self._server.start()
 
     async def __serve_build_asgi_app__(self) -> Any:
-        """vLLM's application, as its own server would run it, behind a door that gateways alone can open."""
+        """vLLM's application, as its own server would run it, behind a door that gateways alone can open.
+
+        The door goes around the application: vLLM has built its stack by now, and takes no more middleware.
+        """
         app = await self._server.engine.build_asgi_app()
-        app.add_middleware(ReplicaDoor, secret=derive_replica_secret(read_cluster_token()))
-        return app
+        return ReplicaDoor(app, derive_replica_secret(read_cluster_token()))
 
     async def check_health(self) -> None:
         """Raises when the engine is dead; Serve then replaces the replica."""
