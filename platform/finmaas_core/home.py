@@ -60,6 +60,11 @@ class Home:
         return self.secrets / "gateway.token"
 
     @property
+    def metrics_token(self) -> Path:
+        """What a Prometheus server sends to read metrics (its `credentials_file`)."""
+        return self.secrets / "metrics.token"
+
+    @property
     def ray_token(self) -> Path:
         """Ray's own token (RAY_AUTH_TOKEN_PATH)."""
         return self.secrets / "ray.token"

@@ -15,6 +15,7 @@ from finmaas_platform.api import (
     datasets,
     endpoints,
     gateway,
+    gateways,
     grants,
     health,
     job_protocol,
@@ -54,6 +55,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     policies.router,
     policies.provenance_router,
     gateway.router,
+    gateways.router,
+    gateways.metrics_router,
 )
 
 

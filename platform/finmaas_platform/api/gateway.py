@@ -15,6 +15,7 @@ from finmaas_platform.api.dependencies import DepsDep, GatewayCallerDep, Session
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.deps import Deps
+from finmaas_platform.services.gateways import store_report
 from finmaas_platform.services.snapshots import build_snapshot, find_snapshot_number
 from finmaas_platform.services.usage import store_usage
 from finmaas_serving.replica_door import derive_replica_secret
@@ -59,6 +60,13 @@ class UsageDelivery(RequestBody):
     records: list[UsageRecord] = Field(max_length=MAX_RECORDS)
 
 
+class ReportDelivery(RequestBody):
+    """How a gateway fares; the report's fields are those of `GET /gateways`."""
+
+    gateway_id: str = Field(min_length=1, max_length=200)
+    report: dict[str, Any]
+
+
 class Delivered(BaseModel):
     """Everything up to this number is stored, so the gateway may drop it."""
 
@@ -94,6 +102,12 @@ def deliver_usage(body: UsageDelivery, caller: GatewayCallerDep, session: Sessio
     """Each record counts once, however often it is delivered."""
     records = [record.model_dump() for record in body.records]
     return Delivered(accepted_through=store_usage(session, body.gateway_id, records))
+
+
+@router.post("/reports", status_code=204, summary="Tell how a gateway fares")
+def take_report(body: ReportDelivery, caller: GatewayCallerDep, session: SessionDep, deps: DepsDep) -> None:
+    """The newest replaces the one before."""
+    store_report(session, deps.clock.now(), body.gateway_id, body.report)
 
 
 def _read_number(deps: Deps) -> int:

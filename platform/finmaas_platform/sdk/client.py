@@ -12,6 +12,7 @@ from finmaas_platform.sdk.audit_events import AuditEvents
 from finmaas_platform.sdk.connection import find_address
 from finmaas_platform.sdk.datasets import Datasets
 from finmaas_platform.sdk.endpoints import Endpoints
+from finmaas_platform.sdk.gateways import Gateways
 from finmaas_platform.sdk.grants import Grants
 from finmaas_platform.sdk.jobs import Jobs
 from finmaas_platform.sdk.models import Models
@@ -52,6 +53,7 @@ class Client:
         self.principals = Principals(self._transport)
         self.tokens = AccessTokens(self._transport)
         self.keys = ApiKeys(self._transport)
+        self.gateways = Gateways(self._transport)
         self.grants = Grants(self._transport)
         self.datasets = Datasets(self._transport)
         self.models = Models(self._transport)

@@ -332,6 +332,40 @@ class UsageTotal(ApiObject):
     cached_tokens: int = 0
 
 
+class GatewayLine(ApiObject):
+    """One endpoint as one project calls it, at one gateway, counted since that gateway started."""
+
+    endpoint: str
+    project: str
+    by_status: dict[int, int] = {}
+    by_finish: dict[str, int] = {}
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: list[int] = []
+    first_token_ms_sum: float = 0.0
+    whole_ms: list[int] = []
+    whole_ms_sum: float = 0.0
+
+
+class Gateway(ApiObject):
+    """One gateway process, as it last told of itself."""
+
+    gateway_id: str
+    state: str
+    seen_at: datetime
+    age_s: float = 0.0
+    started_at: float = 0.0
+    snapshot: int | None = None
+    snapshot_age_s: float | None = None
+    replicas: int = 0
+    running: int = 0
+    connections: int = 0
+    usage_waiting: int = 0
+    refused: dict[int, int] = {}
+    lines: list[GatewayLine] = []
+
+
 class AuditEvent(ApiObject):
     """Who did what to which, before and after."""
 

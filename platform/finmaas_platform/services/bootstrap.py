@@ -29,6 +29,7 @@ from finmaas_platform.domain.tenants import TenantState
 from finmaas_platform.services.audit import SYSTEM, record_audit
 from finmaas_platform.services.snapshots import bump_snapshot
 from finmaas_platform.services.tokens import TokenPrefix, hash_token, new_token
+from finmaas_serving.gateway.tally import derive_metrics_token
 
 DEFAULT_NAME = "default"
 ADMIN_NAME = "admin"
@@ -62,6 +63,9 @@ def ensure_secrets(home: Home) -> None:
         if not path.exists():
             write_secret(path, makers[str(path)]())
             get_logger().info("bootstrap.secret_made", file=path.name)
+    metrics_token = derive_metrics_token(read_secret(home.gateway_token))
+    if not home.metrics_token.exists() or read_secret(home.metrics_token) != metrics_token:
+        write_secret(home.metrics_token, metrics_token)
 
 
 def _check_pepper(session: Session, home: Home, pepper: str, now: datetime) -> None:

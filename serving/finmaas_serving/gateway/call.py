@@ -325,8 +325,10 @@ class Call:
             return True
         self._recorded = True
         self._gateway.running -= 1
+        record = self._record(status, finish)
+        self._gateway.tally.observe(self._route.name, self._key.project, record)
         try:
-            self._gateway.spool.append(self._record(status, finish))
+            self._gateway.spool.append(record)
         except StoreFull as error:
             self._unrecorded(error)
             return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.gateway.tally import Report, Tally
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Gateway:
     draining: bool = False
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
     running: int = 0  # requests on their way to a replica and back
+    name: str = "gateway"
+    tally: Tally = field(default_factory=Tally)
+    metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
     provenance_key: bytes = field(init=False)
     _salts: dict[str, str] = field(default_factory=dict)
@@ -78,6 +82,22 @@ class Gateway:
 
     def next_turn(self) -> int:
         return next(self._turns)
+
+    def report(self) -> Report:
+        """How this process fares, for the control plane and for Prometheus."""
+        known = self.snapshots.current.number >= 0
+        return Report(
+            started_at=self.tally.started_at,
+            snapshot=self.snapshots.current.number if known else None,
+            snapshot_age_s=round(self.snapshots.age_s, 1) if known else None,
+            replicas=self.replicas.count(),
+            running=self.running,
+            connections=len(self.connections),
+            usage_waiting=self.spool.waiting,
+            draining=self.draining,
+            refused=self.tally.refused,
+            lines=self.tally.lines,
+        )
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Whether requests can be served, and how fresh what they are judged by is."""

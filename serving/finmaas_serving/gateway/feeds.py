@@ -26,6 +26,7 @@ REPLICAS_EVERY_S = 1.0
 SWEEP_EVERY_S = 1.0
 SYNC_EVERY_S = 0.05
 DELIVER_EVERY_S = 0.5
+REPORT_EVERY_S = 2.0
 BATCH = 500
 REFUSED = frozenset((400, 409, 413, 422))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
@@ -120,6 +121,14 @@ async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient, l
     return True
 
 
+async def send_report(gateway: Gateway, gateway_id: str, api: httpx.AsyncClient) -> None:
+    """Tells the control plane how this gateway fares; nothing depends on its arrival."""
+    body = b'{"gateway_id":%b,"report":%b}' % (msgspec.json.encode(gateway_id), msgspec.json.encode(gateway.report()))
+    answer = await api.post("/api/v1/gateway/reports", content=body, headers={"content-type": "application/json"})
+    answer.raise_for_status()
+    await asyncio.sleep(REPORT_EVERY_S)
+
+
 async def sync_spool(spool: Spool, loop: asyncio.AbstractEventLoop) -> None:
     """One group fsync, off the loop's thread."""
     await asyncio.sleep(SYNC_EVERY_S)
@@ -161,6 +170,7 @@ def start_feeds(
         "control_plane": partial(fetch_snapshot, gateway, api),
         "ray": partial(fetch_replicas, gateway, dashboard, ray_token),
         "usage": deliver,
+        "report": partial(send_report, gateway, gateway_id, api),
         "spool": partial(sync_spool, gateway.spool, gateway.loop),
         "sweep": partial(sweep, gateway),
     }

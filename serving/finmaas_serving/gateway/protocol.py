@@ -234,6 +234,8 @@ class ClientConnection(asyncio.Protocol):
             headers.append((b"allow", problem.allow.encode()))
         if problem.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if self._call is None:
+            self._gateway.tally.refuse(problem.status)
         self._respond(problem.status, wire.JSON, problem.body(), headers)
 
     def start_stream(self, content_type: bytes) -> None:
@@ -287,11 +289,11 @@ class ClientConnection(asyncio.Protocol):
             if request.path in routes.CALLS:
                 self._start_call(request)
                 return
-            status, body = routes.answer_locally(self._gateway, request.key, request.path)
+            status, content_type, body = routes.answer_locally(self._gateway, request.key, request.path)
         except FinmaasError as error:
             self.refuse(problem_of(error))
             return
-        self.respond(status, wire.JSON, body)
+        self.respond(status, content_type, body)
 
     def _start_call(self, request: Request) -> None:
         assert request.key is not None
@@ -326,6 +328,8 @@ class ClientConnection(asyncio.Protocol):
         problem = routes.check_path(request.method, request.path)
         if problem is not None:
             return problem
+        if request.path == routes.METRICS:
+            return routes.check_metrics_token(self._gateway, request.authorization)
         if routes.needs_key(request.path):
             gateway = self._gateway
             try:

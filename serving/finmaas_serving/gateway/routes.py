@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 from urllib.parse import unquote
 
 import msgspec
 
-from finmaas_core.errors import FinmaasError
-from finmaas_serving.gateway import errors
+from finmaas_core.errors import FinmaasError, NotAuthenticated
+from finmaas_serving.gateway import errors, wire
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem
+from finmaas_serving.gateway.exposition import CONTENT_TYPE, expose
 from finmaas_serving.gateway.router import resolve, visible_models
 from finmaas_serving.gateway.snapshot import Key, Route
 
 CALLS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 MODELS = "/v1/models"
 HEALTH = frozenset({"/healthz", "/readyz"})
+METRICS = "/metrics"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -23,7 +26,7 @@ def check_path(method: str, path: str) -> Problem | None:
     """Why this method and path are not served; None when they are."""
     if path in CALLS:
         allow: tuple[str, ...] = ("POST",)
-    elif path in HEALTH or path == MODELS or path.startswith(MODELS + "/"):
+    elif path in HEALTH or path in (MODELS, METRICS) or path.startswith(MODELS + "/"):
         allow = ("GET", "HEAD")
     else:
         return errors.unknown_path(path)
@@ -34,8 +37,23 @@ def needs_key(path: str) -> bool:
     return path.startswith("/v1/")
 
 
-def answer_locally(gateway: Gateway, key: Key | None, path: str) -> tuple[int, bytes]:
-    """Status and JSON of a path that is not a call."""
+def check_metrics_token(gateway: Gateway, header: bytes | None) -> Problem | None:
+    """Metrics name endpoints and projects, so they want a token of their own (secrets/metrics.token)."""
+    wanted = f"Bearer {gateway.metrics_token}".encode()
+    if gateway.metrics_token and header is not None and hmac.compare_digest(header, wanted):
+        return None
+    return errors.problem_of(NotAuthenticated("metrics want the token of secrets/metrics.token as their bearer"))
+
+
+def answer_locally(gateway: Gateway, key: Key | None, path: str) -> tuple[int, bytes, bytes]:
+    """Status, content type and body of a path that is not a call."""
+    if path == METRICS:
+        return 200, CONTENT_TYPE, expose({gateway.name: gateway.report()})
+    status, body = _answer_json(gateway, key, path)
+    return status, wire.JSON, body
+
+
+def _answer_json(gateway: Gateway, key: Key | None, path: str) -> tuple[int, bytes]:
     if path == "/healthz":
         return 200, b'{"status":"ok"}'
     if path == "/readyz":

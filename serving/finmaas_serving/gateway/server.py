@@ -20,6 +20,7 @@ from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_cli
 from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.gateway.tally import derive_metrics_token
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 SECRETS_WAIT_S = 60.0
@@ -75,6 +76,8 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
         spool=Spool(folder / "spool"),
         loop=loop,
         limits=limits or Limits(body_bytes=settings.max_request_bytes),
+        name=settings.gateway_id,
+        metrics_token=derive_metrics_token(read_secret(paths.gateway_token)),
         replica_file=SnapshotFile(folder / "replicas", read_secret(paths.gateway_token)),
     )
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 Run = Callable[..., Any]
 
@@ -165,3 +166,18 @@ class TestErrors:
         assert result.code == 1
         assert "ZeroDivisionError: oops" in result.err
         assert "FINMAAS_DEBUG=1" in result.err
+
+
+class TestGateways:
+    def test_list_and_top(self, finmaas: Run, client: TestClient, gateway: dict[str, str]) -> None:
+        assert "No gateway has reported" in finmaas("gateway", "list").err
+        line = {"endpoint": "default/default/chat", "project": "default/default", "by_status": {"200": 3}}
+        report = {
+            "started_at": 1.0, "snapshot": 4, "snapshot_age_s": 0.1, "replicas": 1, "running": 2, "connections": 5,
+            "usage_waiting": 7, "draining": False, "refused": {}, "lines": [line],
+        }  # fmt: skip
+        client.post("/api/v1/gateway/reports", json={"gateway_id": "gw-1", "report": report}, headers=gateway)
+        assert re.search(r"gw-1 +ready +4", finmaas("gateway", "list").out)
+        shown = finmaas("gateway", "top", "--once", "--every", "0.5")
+        assert re.search(r"default/default/chat +default +default +0\.0 +0 +– +– +0\.0 +3", shown.out)
+        assert finmaas("gateway", "top", "--every", "0.5", "--json").json["rates"][0]["requests"] == 3

@@ -180,7 +180,8 @@ class TestPaths:
     @pytest.mark.parametrize(
         ("line", "status"),
         [
-            ("GET /nothing", 404), ("GET /v1/chat/completions", 405), ("POST /v1/models", 405), ("POST /metrics", 404),
+            ("GET /nothing", 404), ("GET /v1/chat/completions", 405), ("POST /v1/models", 405),
+            ("POST /metrics", 405), ("GET /metrics", 401),
             ("DELETE /healthz", 405), ("GET /v1/models?limit=3", 200), ("GET /healthz", 200), ("GET /readyz", 200),
             ("POST /v1/chat/completions/../../load_lora_adapter", 404), ("GET /é", 400),
         ],

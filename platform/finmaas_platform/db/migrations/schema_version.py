@@ -20,8 +20,8 @@ from finmaas_platform.db.base import make_engine
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
-"""The newest revision; a test compares it with the files in `versions/`."""
+HEAD = max(path.name[:4] for path in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
+"""The newest revision: files of `versions/` begin with their number. A test asks Alembic for the same."""
 
 VERSION_TABLE = "alembic_version"
 _UPGRADE = "python -m finmaas_platform.db.migrations.schema_version"
