@@ -18,6 +18,7 @@ from finmaas_platform.api import (
     gateways,
     grants,
     health,
+    hub,
     job_protocol,
     jobs,
     models,
@@ -87,6 +88,7 @@ def _make_app() -> FastAPI:
     app.add_middleware(RequestContext)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
+    app.include_router(hub.router)  # its clients fix the paths
 
     def openapi() -> dict[str, Any]:
         app.openapi_schema = app.openapi_schema or describe_api(app)

@@ -28,6 +28,11 @@ def get_tenant(session: Session, caller: Caller, name: str) -> TenantRow:
     return found
 
 
+def list_own_tenants(session: Session, caller: Caller) -> list[TenantRow]:
+    """The tenants in the caller's sight, by name: their own, or all for platform-wide principals."""
+    return list(session.scalars(scoped(select(TenantRow), caller).order_by(TenantRow.name)))
+
+
 def create_tenant(session: Session, caller: Caller, now: datetime, name: str, display_name: str) -> TenantRow:
     """A new active tenant. AlreadyExists when the name is taken; platform-admins only."""
     caller.require()
