@@ -7,7 +7,7 @@ replica began to answer is never sent twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import errors, wire
 from finmaas_serving.gateway.answer import engine_problem, read_answer
 from finmaas_serving.gateway.body import CallBody, engine_body
+from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import choose_replica, not_ready
@@ -31,12 +32,13 @@ _NO_ROOM = StoreFull(
 )
 WITHHELD = "withheld"  # a guardrail refused the answer
 STOPPED = "stopped"
+CACHE = "cache"  # who counted: nobody, the answer had been kept
 
 
 class Client(Protocol):
     """The client's side, as a call sees it."""
 
-    def respond(self, status: int, content_type: bytes, body: bytes) -> None: ...
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None: ...
 
     def refuse(self, problem: Problem) -> None: ...
 
@@ -60,6 +62,7 @@ class Call:
         "_bytes",
         "_client",
         "_content_type",
+        "_counted_by",
         "_deadline",
         "_exchange",
         "_gateway",
@@ -73,6 +76,7 @@ class Call:
         "_rewriter",
         "_route",
         "_screen",
+        "_slot",
         "_started",
         "_status",
         "_streaming",
@@ -91,9 +95,11 @@ class Call:
         route: Route,
         body: CallBody,
         screen: AnswerScreen | None = None,
+        slot: Slot | None = None,
     ) -> None:
         self._gateway = gateway
         self._screen = screen
+        self._slot = slot
         self._client = client
         self._request_id = request_id
         self._path = path
@@ -114,6 +120,7 @@ class Call:
         self._bytes = 0
         self._status = 0
         self._content_type = wire.JSON
+        self._counted_by = ""
         self._streaming = False  # the client has the head of a stream
         self._ttft: float | None = None
         self._recorded = True  # nothing to record until room is set aside
@@ -125,6 +132,9 @@ class Call:
             return
         self._recorded = False
         self._gateway.running += 1
+        if self._slot is not None and (held := self._slot.find(self._gateway.loop.time())) is not None:
+            self._answer_again(held)
+            return
         self._attempt()
 
     def client_gone(self) -> None:
@@ -281,6 +291,8 @@ class Call:
             return
         try:
             body, self._usage = read_answer(body, self._route.model_name, self._body.model)
+            if self._slot is not None:
+                self._slot.store(body, self._gateway.loop.time())
             if self._screen is not None:
                 body = self._screen.answer(body)
         except Corrupt as error:
@@ -290,6 +302,15 @@ class Call:
         withheld = self._screen is not None and self._screen.withheld is not None
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
             self._client.respond(200, self._content_type, body)
+
+    def _answer_again(self, body: bytes) -> None:
+        """An answer that was kept: screened anew; no engine worked for it, so no token is counted."""
+        if self._screen is not None:
+            body = self._screen.answer(body)
+        withheld = self._screen is not None and self._screen.withheld is not None
+        self._counted_by = CACHE
+        if self._try_record(200, WITHHELD if withheld else COMPLETE):
+            self._client.respond(200, wire.JSON, body, ((b"x-finmaas-cache", b"hit"),))
 
     def _drop(self, what: str) -> None:
         """The replica answers something that cannot be passed on."""
@@ -365,5 +386,5 @@ class Call:
             duration_ms=round((time.monotonic() - self._started) * 1000, 3),
             replica=self._replica.name if self._replica is not None else None,
             finish=finish,
-            counted_by="engine" if usage is not None else "gateway",
+            counted_by=self._counted_by or ("engine" if usage is not None else "gateway"),
         )

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from finmaas_serving.gateway.cache import AnswerCache
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
@@ -55,6 +56,7 @@ class Gateway:
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
     running: int = 0  # requests on their way to a replica and back
     name: str = "gateway"
+    cache: AnswerCache = field(default_factory=AnswerCache)
     tally: Tally = field(default_factory=Tally)
     metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from typing import cast
 
 import httptools
@@ -18,12 +19,14 @@ from finmaas_core.errors import FinmaasError
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway import errors, routes, wire
 from finmaas_serving.gateway.body import read_body
+from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.snapshot import Key
+from finmaas_serving.guard.policy import Guard
 
 log = get_logger()
 NEVER = math.inf
@@ -223,8 +226,8 @@ class ClientConnection(asyncio.Protocol):
 
     # What a call asks (call.Client).
 
-    def respond(self, status: int, content_type: bytes, body: bytes) -> None:
-        self._respond(status, content_type, body, ())
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None:
+        self._respond(status, content_type, body, extra)
 
     def refuse(self, problem: Problem) -> None:
         headers = []
@@ -303,12 +306,14 @@ class ClientConnection(asyncio.Protocol):
         gateway, key = self._gateway, request.key
         snapshot = gateway.snapshots.current
         route = resolve(snapshot, key, body.model)
-        screen = None
+        screen = slot = None
         guard = snapshot.guards.get(key.project_id)
         if guard is not None:
             body, screen = screen_call(guard, gateway.provenance_key, request.path, request.id, route, raw, body)
+            if isinstance(guard, Guard) and guard.document.cache.ttl_s:
+                slot = choose_slot(gateway.cache, guard, key, route, request.path, body)
         self._deadline = NEVER
-        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen)
+        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen, slot)
         if self._write_paused:  # an earlier answer is still on its way out
             self._call.pause()
         self._call.start()
@@ -346,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
             request.continued = True
             self._transport.write(wire.CONTINUE)
 
-    def _respond(self, status: int, content_type: bytes, body: bytes, extra: list[wire.Header] | tuple[()]) -> None:
+    def _respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header]) -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
             return

@@ -60,7 +60,7 @@ class UsageRecord(msgspec.Struct):
     duration_ms: float
     replica: str | None
     finish: str  # complete | client_left | upstream_failed
-    counted_by: str  # engine | gateway
+    counted_by: str  # engine | gateway | cache
     seq: int = 0
 
 

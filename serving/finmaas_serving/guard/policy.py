@@ -20,6 +20,7 @@ MAX_RULES = 200
 MAX_PHRASES = 500
 MAX_PHRASE_CHARS = 60
 MAX_TEXT_CHARS = 500
+MAX_CACHE_S = 86_400
 PHRASES = "banned_phrase"
 SUBSTITUTION = TextRule("substitution", Group.CUSTOM, r"<[a-z][a-z0-9_]{1,40}_[0-9]{1,4}>", 48, "<>a-z0-9_", "")
 """Finds the names that `replace` gave."""
@@ -62,6 +63,13 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provenance: bool = False
 
 
+class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers are kept for `ttl_s` seconds for requests that come again; 0: not at all."""
+
+    ttl_s: float = 0
+    personal_data: bool = False  # also where the request holds personal data
+
+
 class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a project asks of the gateway."""
 
@@ -70,6 +78,7 @@ class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phrases: tuple[str, ...] = ()  # never in a request, never in an answer
     disclaimer: str = ""  # appended to every answer that does not hold it
     marks: Marks = Marks()
+    cache: Cache = Cache()
     restore: bool = True  # whether an answer gets back what `replace` took out of its request
 
 
@@ -146,6 +155,8 @@ def _check(document: PolicyDocument) -> None:
     for phrase in document.phrases:
         if not 2 <= len(phrase.strip()) <= MAX_PHRASE_CHARS:
             raise InvalidInput(f"the phrase {phrase[:80]!r} is not 2 to {MAX_PHRASE_CHARS} characters long")
+    if not 0 <= document.cache.ttl_s <= MAX_CACHE_S:
+        raise InvalidInput(f"cache.ttl_s is {document.cache.ttl_s:g}; give 0 (off) to {MAX_CACHE_S} seconds")
     for name, text in (("disclaimer", document.disclaimer), ("marks.text", document.marks.text)):
         if len(text) > MAX_TEXT_CHARS:
             raise InvalidInput(f"{name} is {len(text)} characters long; at most {MAX_TEXT_CHARS} fit")
