@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from finmaas_core.errors import EnvironmentFault
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     # The address of an existing Ray dashboard (profile cluster); empty: the embedded one.
     ray_dashboard_url: str = ""
     gateway_id: str = "gw-1"
+    # Where traces go, e.g. http://127.0.0.1:4318 (OTLP over HTTP); empty: nowhere. And the share of calls traced.
+    otlp_url: str = ""
+    trace_share: float = Field(1.0, ge=0, le=1)
     max_request_bytes: int = 4 * 1024 * 1024
     # The largest file that can be imported as a dataset, and the largest single file of a model.
     max_dataset_bytes: int = 16 << 30

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import errors, wire
@@ -25,6 +25,9 @@ from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import StreamRewriter, Usage
 from finmaas_serving.gateway.upstream import Exchange, Replica
 from finmaas_serving.guard.answer import AnswerScreen
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
 _NO_ROOM = StoreFull(
@@ -77,6 +80,7 @@ class Call:
         "_route",
         "_screen",
         "_slot",
+        "_span",
         "_started",
         "_status",
         "_streaming",
@@ -96,10 +100,12 @@ class Call:
         body: CallBody,
         screen: AnswerScreen | None = None,
         slot: Slot | None = None,
+        span: Span | None = None,
     ) -> None:
         self._gateway = gateway
         self._screen = screen
         self._slot = slot
+        self._span = span
         self._client = client
         self._request_id = request_id
         self._path = path
@@ -183,6 +189,8 @@ class Call:
         salt = None if self._path == EMBEDDINGS else gateway.cache_salt_of(self._key.tenant_id)
         body = engine_body(self._body, route.model_name, salt)
         door = gateway.snapshots.current.replica_header
+        if self._span is not None:
+            door += self._gateway.tracing.header_of(self._span) if self._gateway.tracing else b""
         request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body, door)
         self._exchange = Exchange(replica, request, self, gateway.loop)
         if self._paused_at is not None:
@@ -336,6 +344,8 @@ class Call:
         self._recorded = True
         self._gateway.running -= 1
         self._gateway.spool.give_back()
+        if self._span is not None:
+            self._span.end()
         self._client.refuse(problem)
 
     # The record.
@@ -348,6 +358,8 @@ class Call:
         self._gateway.running -= 1
         record = self._record(status, finish)
         self._gateway.tally.observe(self._route.name, self._key.project, record)
+        if self._span is not None and self._gateway.tracing is not None:
+            self._gateway.tracing.end(self._span, record, self._route.model_version)
         try:
             self._gateway.spool.append(record)
         except StoreFull as error:

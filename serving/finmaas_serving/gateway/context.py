@@ -19,6 +19,7 @@ from finmaas_serving.gateway.upstream import ReplicaBook
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.protocol import ClientConnection
+    from finmaas_serving.gateway.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Gateway:
     name: str = "gateway"
     cache: AnswerCache = field(default_factory=AnswerCache)
     tally: Tally = field(default_factory=Tally)
+    tracing: Tracing | None = None
     metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
     provenance_key: bytes = field(init=False)

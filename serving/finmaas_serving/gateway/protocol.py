@@ -38,7 +38,7 @@ class Request:
 
     __slots__ = (
         "authorization", "body", "complete", "continued", "echo", "expects", "id", "keep_alive", "key", "length",
-        "method", "old", "parts", "path", "problem", "received",
+        "method", "old", "parts", "path", "problem", "received", "traceparent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,6 +46,7 @@ class Request:
         self.path = ""
         self.authorization: bytes | None = None
         self.echo: bytes | None = None
+        self.traceparent: bytes | None = None
         self.id = ""
         self.old = False  # HTTP/1.0: knows no chunks
         self.keep_alive = False
@@ -160,6 +161,8 @@ class ClientConnection(asyncio.Protocol):
             request.length = int(value)
         elif name == b"x-request-id":
             request.echo = wire.echo_of(value)
+        elif name == b"traceparent":
+            request.traceparent = value
         elif name == b"expect":
             request.expects = value.lower() == b"100-continue"
             if not request.expects:
@@ -312,8 +315,10 @@ class ClientConnection(asyncio.Protocol):
             body, screen = screen_call(guard, gateway.provenance_key, request.path, request.id, route, raw, body)
             if isinstance(guard, Guard) and guard.document.cache.ttl_s:
                 slot = choose_slot(gateway.cache, guard, key, route, request.path, body)
+        tracing = gateway.tracing
+        span = tracing.begin(request.path, key, route, request.id, request.traceparent) if tracing else None
         self._deadline = NEVER
-        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen, slot)
+        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen, slot, span)
         if self._write_paused:  # an earlier answer is still on its way out
             self._call.pause()
         self._call.start()

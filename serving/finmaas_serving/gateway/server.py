@@ -7,6 +7,7 @@ import contextlib
 import errno
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
@@ -22,6 +23,9 @@ from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.tally import derive_metrics_token
 from finmaas_serving.gateway.upstream import ReplicaBook
+
+if TYPE_CHECKING:
+    from finmaas_serving.gateway.tracing import Tracing
 
 SECRETS_WAIT_S = 60.0
 POLL_S = 0.1
@@ -39,6 +43,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
     if stop.is_set():
         return
     gateway = open_gateway(settings, loop, limits)
+    gateway.tracing = open_tracing(settings)
     listener = await listen(gateway, settings.host, settings.port("gateway"))
     api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
     dashboard = make_client(settings.dashboard_url)
@@ -56,6 +61,8 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
         await dashboard.aclose()
         gateway.replicas.close()
         gateway.spool.close()
+        if gateway.tracing is not None:
+            gateway.tracing.close()
         log.info("gateway.stopped", usage_waiting=gateway.spool.waiting)
 
 
@@ -85,6 +92,15 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
     except (Corrupt, msgspec.DecodeError) as error:
         log.error("replicas.refused", error=str(error))
     return gateway
+
+
+def open_tracing(settings: Settings) -> Tracing | None:
+    """Traces where an OTLP address is set; the library is loaded only then."""
+    if not settings.otlp_url:
+        return None
+    from finmaas_serving.gateway.tracing import Tracing
+
+    return Tracing(settings.otlp_url, settings.gateway_id, settings.trace_share)
 
 
 async def listen(gateway: Gateway, host: str, port: int) -> asyncio.Server:
