@@ -38,20 +38,29 @@ def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[byte
         answer = _decode_answer(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Corrupt(f"its answer is not JSON as expected: {error}") from None
-    if answer.model != engine_model or engine_model == public_model:
-        return body, answer.usage
+    return rename_model(body, answer.model, engine_model, public_model), answer.usage
+
+
+def rename_model(body: bytes, written: str | None, engine_model: str, public_model: str) -> bytes:
+    """The client's name in place of the engine's, which an answer has `written`."""
+    if written != engine_model or engine_model == public_model:
+        return body
     old, new = b'"model":"%b"' % engine_model.encode(), b'"model":"%b"' % public_model.encode()
-    renamed = body.replace(old, new, 1)
-    if renamed is body or renamed == body:
-        fields = _FIELDS.decode(body)
-        fields["model"] = msgspec.Raw(new[8:])
-        renamed = msgspec.json.encode(fields)
-    return renamed, answer.usage
+    if body.count(old) == 1:
+        return body.replace(old, new)
+    fields = _FIELDS.decode(body)
+    fields["model"] = msgspec.Raw(new[8:])
+    return msgspec.json.encode(fields)
 
 
-def engine_problem(status: int, body: bytes) -> Problem:
-    """What the client is told when the engine refuses: OpenAI's types and codes instead of the engine's."""
+def engine_problem(status: int, body: bytes, unserved: str | None = None) -> Problem:
+    """What the client is told when the engine refuses: OpenAI's types and codes instead of the engine's.
+
+    `unserved` names a path that models need not serve: then a path that the engine does not know says so.
+    """
     message, param = _engine_message(body)
+    if unserved is not None and (status == 501 or (status == 404 and message == "Not Found")):
+        return Problem(400, INVALID, "unsupported_path", f"this model does not serve {unserved}", "model")
     if status in (404, 405, 401, 403):  # the replica does not know the model: it is being replaced
         return Problem(503, SERVER, "endpoint_not_ready", "the replica does not serve the model", None, RETRY_AFTER_S)
     if status in (429, 503):

@@ -6,13 +6,23 @@ engine fetch something from elsewhere is refused; what decides over other tenant
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from finmaas_core.errors import InvalidInput
+from finmaas_serving.gateway.remote import refuse_remote
 
+OVERRIDDEN = frozenset(
+    ("priority", "cache_salt", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id")
+)
+"""What the engine would take from a client and the gateway decides: whose turn it is, what is shared with whom."""
+_BOUND_TO_A_GRAMMAR = frozenset(
+    ("guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
+)
+_MESSAGES = ("messages",)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
@@ -37,11 +47,11 @@ class CallBody:
     choices: int  # answers in all: samples x prompts
 
 
-def read_body(body: bytes) -> CallBody:
-    """Reads a request's JSON; InvalidInput names the place (byte or field) that cannot be used."""
+def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of a request's JSON, values unread; InvalidInput names the place that cannot be used."""
     try:
         body.decode()
-        fields = _FIELDS.decode(body)
+        return _FIELDS.decode(body)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"the body is not UTF-8: byte {error.start} cannot be read") from None
     except RecursionError:
@@ -50,9 +60,15 @@ def read_body(body: bytes) -> CallBody:
         raise InvalidInput("the body must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}; it is {len(body)} bytes long") from None
+
+
+def read_body(body: bytes) -> CallBody:
+    """Reads a chat, completion or embedding; InvalidInput names the place (byte or field) that cannot be used."""
+    fields = read_fields(body)
     options = _field(fields, "stream_options", StreamOptions | None, None) or StreamOptions()
-    if b"_url" in body or b"\\u" in body:
-        _check_inline(fields)
+    refuse_remote(body, fields, _MESSAGES)
+    if "store" in fields and _field(fields, "store", bool | None, None):
+        raise InvalidInput("`store` cannot be used: answers are not stored here; leave it out", param="store")
     samples = _field(fields, "n", int | None, None) or 1
     stream = bool(_field(fields, "stream", bool | None, False))
     return CallBody(
@@ -66,17 +82,15 @@ def read_body(body: bytes) -> CallBody:
     )
 
 
-def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
-    """The body the engine gets: its own name of the model, the tenant's salt, for a stream usage with every chunk.
+def read_plain_call(fields: dict[str, msgspec.Raw]) -> CallBody:
+    """A call that gives one answer, with its usage wherever its shape puts it."""
+    stream = bool(_field(fields, "stream", bool | None, False))
+    return CallBody(fields, _model(fields), stream, show_usage=True, show_continuous=False, samples=1, choices=1)
 
-    With a salt, prompts of other tenants share no prefix cache with this one, so how quick an answer comes tells
-    nothing of them (vLLM's `cache_salt`). A client's own salt and priority do not reach the engine.
-    """
-    fields: dict[str, Any] = dict(call.fields)
-    fields["model"] = model_name
-    fields.pop("priority", None)
-    if cache_salt is not None:
-        fields["cache_salt"] = cache_salt
+
+def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
+    """The body the engine gets: its own name of the model, the tenant's salt, for a stream usage with every chunk."""
+    fields = _engine_fields(call, model_name, cache_salt)
     if call.stream:
         raw = fields.get("stream_options")
         options: dict[str, Any] = (_FIELDS.decode(raw) if raw and bytes(raw) != b"null" else None) or {}
@@ -84,34 +98,30 @@ def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) 
     return _encode(fields)
 
 
-def _check_inline(fields: dict[str, msgspec.Raw]) -> None:
-    """Images and the like come inside the request: the engine must not be made to fetch what a client names."""
-    raw = fields.get("messages")
-    if raw is None:
-        return
-    try:
-        messages = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"`messages` cannot be used: {error}", param="messages") from None
-    for place, message in enumerate(messages if isinstance(messages, list) else ()):
-        content = message.get("content") if isinstance(message, dict) else None
-        for number, part in enumerate(content if isinstance(content, list) else ()):
-            if isinstance(part, dict) and (name := _find_remote(part)):
-                where = f"messages[{place}].content[{number}].{name}"
-                raise InvalidInput(
-                    f"`{where}` names something elsewhere, and nothing is fetched; send it inline as a data: URL",
-                    param=where,
-                )
+def plain_engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
+    """The same for shapes that tell usage unasked."""
+    return _encode(_engine_fields(call, model_name, cache_salt))
 
 
-def _find_remote(part: dict[str, Any]) -> str | None:
-    """The field of a part that names something which does not lie in the request."""
-    for name, value in part.items():
-        if name.endswith("_url"):
-            url = value.get("url") if isinstance(value, dict) else value
-            if not isinstance(url, str) or not url.startswith("data:"):
-                return name
-    return None
+def _engine_fields(call: CallBody, model_name: str, cache_salt: str | None) -> dict[str, Any]:
+    """With a salt, prompts of other tenants share no prefix cache with this one, so how quick an answer comes tells
+    nothing of them (vLLM's `cache_salt`). What a client says of cache, priority or transfers does not reach the engine.
+    """
+    fields: dict[str, Any] = dict(call.fields)
+    if not OVERRIDDEN.isdisjoint(fields):
+        fields = {name: value for name, value in fields.items() if name not in OVERRIDDEN}
+    fields["model"] = model_name
+    if cache_salt is not None:
+        fields["cache_salt"] = cache_salt
+    return fields
+
+
+def is_for_readers(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a visible mark may stand in the answer: not in what a program reads. Calls of tools never take one."""
+    if fields.keys() & _BOUND_TO_A_GRAMMAR:
+        return False
+    wanted = fields.get("response_format")
+    return wanted is None or bytes(wanted).strip() in (b"null", b'{"type":"text"}', b'{"type": "text"}')
 
 
 def _model(fields: dict[str, msgspec.Raw]) -> str:

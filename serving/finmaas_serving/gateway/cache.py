@@ -27,6 +27,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024
 # What does not change an answer's content, or is checked elsewhere.
 _NOT_COMPARED = frozenset(("model", "user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"))
+_ECHOES = "/v1/responses"  # its answers tell metadata and user again
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -96,7 +97,8 @@ def choose_slot(cache: AnswerCache, guard: Guard, key: Key, route: Route, path: 
     if not policy.personal_data and holds_personal_data(body.fields):
         return None
     scope = (key.project_id, route.endpoint_id, route.model_version_id or "", path)
-    compared = {name: value for name, value in body.fields.items() if name not in _NOT_COMPARED}
+    ignored = frozenset(("model",)) if path == _ECHOES else _NOT_COMPARED
+    compared = {name: value for name, value in body.fields.items() if name not in ignored}
     name = hashlib.blake2b("\0".join(scope).encode() + b"\0" + _encode(compared), digest_size=32).digest()
     return Slot(cache, name, policy.ttl_s)
 

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import errors, wire
-from finmaas_serving.gateway.answer import engine_problem, read_answer
-from finmaas_serving.gateway.body import CallBody, engine_body
+from finmaas_serving.gateway.answer import engine_problem
+from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import choose_replica, not_ready
-from finmaas_serving.gateway.screen import EMBEDDINGS
+from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.sse import Usage
 from finmaas_serving.gateway.upstream import Exchange, Replica
-from finmaas_serving.guard.answer import AnswerScreen
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -71,7 +70,6 @@ class Call:
         "_gateway",
         "_key",
         "_parts",
-        "_path",
         "_paused_at",
         "_recorded",
         "_replica",
@@ -79,6 +77,7 @@ class Call:
         "_rewriter",
         "_route",
         "_screen",
+        "_shape",
         "_slot",
         "_span",
         "_started",
@@ -94,11 +93,11 @@ class Call:
         gateway: Gateway,
         client: Client,
         request_id: str,
-        path: str,
+        shape: Shape,
         key: Key,
         route: Route,
         body: CallBody,
-        screen: AnswerScreen | None = None,
+        screen: Screen | None = None,
         slot: Slot | None = None,
         span: Span | None = None,
     ) -> None:
@@ -108,7 +107,7 @@ class Call:
         self._span = span
         self._client = client
         self._request_id = request_id
-        self._path = path
+        self._shape = shape
         self._key = key
         self._route = route
         self._body = body
@@ -120,7 +119,7 @@ class Call:
         self._tried: list[Replica] = []
         self._exchange: Exchange | None = None
         self._replica: Replica | None = None
-        self._rewriter: StreamRewriter | None = None
+        self._rewriter: Rewriter | None = None
         self._usage: Usage | None = None
         self._parts: list[bytes] = []
         self._bytes = 0
@@ -185,9 +184,10 @@ class Call:
         self._attempts += 1
         self._replica = replica
         # Serve mounts each application under its own name.
-        path = f"/{route.app}{self._path}".encode()
-        salt = None if self._path == EMBEDDINGS else gateway.cache_salt_of(self._key.tenant_id)
-        body = engine_body(self._body, route.model_name, salt)
+        shape = self._shape
+        path = f"/{route.app}{shape.path}".encode()
+        salt = gateway.cache_salt_of(self._key.tenant_id) if shape.salted else None
+        body = shape.engine_body(self._body, route.model_name, salt)
         door = gateway.snapshots.current.replica_header
         if self._span is not None:
             door += self._gateway.tracing.header_of(self._span) if self._gateway.tracing else b""
@@ -222,16 +222,7 @@ class Call:
         self._content_type = headers.get(b"content-type", wire.JSON)
         self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
         if status == 200 and self._body.stream and self._content_type.startswith(b"text/event-stream"):
-            body = self._body
-            self._rewriter = StreamRewriter(
-                self._route.model_name,
-                body.model,
-                show_usage=body.show_usage,
-                show_continuous=body.show_continuous,
-                samples=body.samples,
-                choices=body.choices,
-                screen=self._screen,
-            )
+            self._rewriter = self._shape.rewriter(self._route.model_name, self._body, self._screen)
 
     def upstream_body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -292,13 +283,13 @@ class Call:
     def _answer(self, body: bytes) -> None:
         """An answer in one piece: read, recorded, sent."""
         if self._status != 200:
-            problem = engine_problem(self._status, body)
+            problem = engine_problem(self._status, body, self._shape.path if self._shape.optional else None)
             finish = COMPLETE if problem.status < 500 else UPSTREAM_FAILED
             if self._try_record(problem.status, finish):
                 self._client.refuse(problem)
             return
         try:
-            body, self._usage = read_answer(body, self._route.model_name, self._body.model)
+            body, self._usage = self._shape.read_answer(body, self._route.model_name, self._body.model)
             if self._slot is not None:
                 self._slot.store(body, self._gateway.loop.time())
             if self._screen is not None:
@@ -332,7 +323,7 @@ class Call:
         if not self._try_record(problem.status, UPSTREAM_FAILED):
             return
         if self._streaming:
-            self._client.break_off(problem.event())
+            self._client.break_off(self._shape.problem_event(problem))
         else:
             self._client.refuse(problem)
 
@@ -372,13 +363,13 @@ class Call:
         if self._exchange is not None:
             self._exchange.cancel()
         if self._streaming:
-            self._client.break_off(problem_of(error).event())
+            self._client.break_off(self._shape.problem_event(problem_of(error)))
         else:
             self._client.refuse(problem_of(error))
 
     def _record(self, status: int, finish: str) -> UsageRecord:
         usage = self._rewriter.usage if self._rewriter is not None else self._usage
-        count = usage or Usage()
+        count = usage or (self._rewriter.estimate if self._rewriter is not None else Usage())
         key, route = self._key, self._route
         return UsageRecord(
             request_id=self._request_id,
@@ -388,7 +379,7 @@ class Call:
             tenant_id=key.tenant_id,
             endpoint_id=route.endpoint_id,
             model_version_id=route.model_version_id,
-            path=self._path,
+            path=self._shape.path,
             status=status,
             stream=self._body.stream,
             prompt_tokens=count.prompt_tokens,

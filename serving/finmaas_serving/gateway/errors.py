@@ -87,6 +87,10 @@ def unknown_path(path: str) -> Problem:
     return Problem(404, INVALID, "unknown_url", f"there is no {path[:200]} here; see /v1/models for what can be called")
 
 
+def not_stored(path: str) -> Problem:
+    return Problem(404, INVALID, "not_stored", f"there is no {path[:200]}: answers are not stored here")
+
+
 def wrong_method(method: str, path: str, allow: str) -> Problem:
     return Problem(405, INVALID, "method_not_allowed", f"{path} takes {allow}, not {method[:20]}", allow=allow)
 

@@ -18,13 +18,13 @@ import httptools
 from finmaas_core.errors import FinmaasError
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway import errors, routes, wire
-from finmaas_serving.gateway.body import read_body
 from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
+from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.gateway.snapshot import Key
 from finmaas_serving.guard.policy import Guard
 
@@ -154,9 +154,9 @@ class ClientConnection(asyncio.Protocol):
         self._header_count += 1
         name = name.lower()
         if name == b"authorization":
-            if request.authorization is not None:
-                request.problem = errors.bad_http("there are two Authorization headers; send one")
-            request.authorization = value
+            self._take_credential(request, value, again=False)
+        elif name == b"x-api-key":  # Anthropic's clients
+            self._take_credential(request, b"Bearer " + value, again=True)
         elif name == b"content-length":
             request.length = int(value)
         elif name == b"x-request-id":
@@ -167,6 +167,14 @@ class ClientConnection(asyncio.Protocol):
             request.expects = value.lower() == b"100-continue"
             if not request.expects:
                 request.problem = errors.bad_http("only `Expect: 100-continue` is understood", 417)
+
+    @staticmethod
+    def _take_credential(request: Request, value: bytes, *, again: bool) -> None:
+        """One credential counts. `again`: the same one may have been sent in the other header too."""
+        if request.authorization is None or (again and request.authorization == value):
+            request.authorization = value
+        else:
+            request.problem = errors.bad_http("there are two credentials in the request; send one Authorization header")
 
     def on_headers_complete(self) -> None:
         request = self._incoming
@@ -242,7 +250,11 @@ class ClientConnection(asyncio.Protocol):
             headers.append((b"www-authenticate", b"Bearer"))
         if self._call is None:
             self._gateway.tally.refuse(problem.status)
-        self._respond(problem.status, wire.JSON, problem.body(), headers)
+        self._respond(problem.status, wire.JSON, self._problem_body(problem), headers)
+
+    def _problem_body(self, problem: Problem) -> bytes:
+        shape = SHAPES.get(self._answering.path) if self._answering is not None else None
+        return problem.body() if shape is None else shape.problem_body(problem)
 
     def start_stream(self, content_type: bytes) -> None:
         request, transport = self._answering, self._transport
@@ -292,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(request.problem)
             return
         try:
-            if request.path in routes.CALLS:
+            if request.path in SHAPES:
                 self._start_call(request)
                 return
             status, content_type, body = routes.answer_locally(self._gateway, request.key, request.path)
@@ -304,7 +316,8 @@ class ClientConnection(asyncio.Protocol):
     def _start_call(self, request: Request) -> None:
         assert request.key is not None
         raw = request.parts[0] if len(request.parts) == 1 else b"".join(request.parts)
-        body = read_body(raw)
+        shape = SHAPES[request.path]
+        body = shape.read(raw)
         request.parts.clear()
         gateway, key = self._gateway, request.key
         snapshot = gateway.snapshots.current
@@ -312,13 +325,13 @@ class ClientConnection(asyncio.Protocol):
         screen = slot = None
         guard = snapshot.guards.get(key.project_id)
         if guard is not None:
-            body, screen = screen_call(guard, gateway.provenance_key, request.path, request.id, route, raw, body)
+            body, screen = screen_call(guard, gateway.provenance_key, shape, request.id, route, raw, body)
             if isinstance(guard, Guard) and guard.document.cache.ttl_s:
                 slot = choose_slot(gateway.cache, guard, key, route, request.path, body)
         tracing = gateway.tracing
         span = tracing.begin(request.path, key, route, request.id, request.traceparent) if tracing else None
         self._deadline = NEVER
-        self._call = Call(gateway, self, request.id, request.path, key, route, body, screen, slot, span)
+        self._call = Call(gateway, self, request.id, shape, key, route, body, screen, slot, span)
         if self._write_paused:  # an earlier answer is still on its way out
             self._call.pause()
         self._call.start()

@@ -16,6 +16,11 @@ METHOD_OF = {
     "/v1/chat/completions": "chat.completions",
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
 }
 METHODS = frozenset((*METHOD_OF.values(), "models"))
 EVERY_METHOD = ("*",)

@@ -13,9 +13,10 @@ from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.exposition import CONTENT_TYPE, expose
 from finmaas_serving.gateway.router import resolve, visible_models
+from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.gateway.snapshot import Key, Route
 
-CALLS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+RESPONSES = "/v1/responses/"
 MODELS = "/v1/models"
 HEALTH = frozenset({"/healthz", "/readyz"})
 METRICS = "/metrics"
@@ -24,10 +25,12 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 def check_path(method: str, path: str) -> Problem | None:
     """Why this method and path are not served; None when they are."""
-    if path in CALLS:
+    if path in SHAPES:
         allow: tuple[str, ...] = ("POST",)
     elif path in HEALTH or path in (MODELS, METRICS) or path.startswith(MODELS + "/"):
         allow = ("GET", "HEAD")
+    elif path.startswith(RESPONSES):
+        return errors.not_stored(path)
     else:
         return errors.unknown_path(path)
     return None if method in allow else errors.wrong_method(method, path, ", ".join(allow))

@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from finmaas_core.errors import FinmaasError, Unavailable
-from finmaas_serving.gateway.body import CallBody, read_body
-from finmaas_serving.guard.answer import AnswerScreen
 from finmaas_serving.guard.policy import Guard, read_policy
 from finmaas_serving.guard.request import screen_request
 
 if TYPE_CHECKING:
+    from finmaas_serving.gateway.body import CallBody
+    from finmaas_serving.gateway.shapes import Screen, Shape
     from finmaas_serving.gateway.snapshot import Route
 
-EMBEDDINGS = "/v1/embeddings"
 _PURPOSE = b"finmaas provenance v1"
-_BOUND_TO_A_GRAMMAR = frozenset(
-    ("guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +68,8 @@ def seal(key: bytes, claim: dict[str, Any]) -> str:
 
 
 def screen_call(
-    guard: Guard | BrokenGuard, key: bytes, path: str, request_id: str, route: Route, raw: bytes, body: CallBody
-) -> tuple[CallBody, AnswerScreen | None]:
+    guard: Guard | BrokenGuard, key: bytes, shape: Shape, request_id: str, route: Route, raw: bytes, body: CallBody
+) -> tuple[CallBody, Screen | None]:
     """The body to send and the screen for its answer (None: the answer passes as it is).
 
     Raises what screening a request raises; Unavailable when the project's policy cannot be read.
@@ -83,17 +79,17 @@ def screen_call(
             f"the guardrail policy of this project cannot be used by this gateway ({guard.why}); nothing is let "
             "through until it can: set the policy anew, or update the gateway"
         )
-    screened, substitutions = screen_request(guard, path, raw, body.fields)
+    screened, substitutions = screen_request(guard, shape.path, raw, body.fields)
     if screened is not None:
-        body = read_body(screened)
+        body = shape.read(screened)
     restores = bool(substitutions.by_name) and guard.restoring is not None
-    if path == EMBEDDINGS or not (guard.touches_answers or restores):
+    if shape.screen is None or not (guard.touches_answers or restores):
         return body, None
 
     def sealed(hashes: dict[int, str]) -> bytes:
         return make_provenance(key, route, request_id, hashes)
 
-    return body, AnswerScreen(guard, substitutions.by_name, is_text=_is_for_readers(body), seal=sealed)
+    return body, shape.screen(guard, substitutions.by_name, is_text=shape.is_for_readers(body.fields), seal=sealed)
 
 
 def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[int, str]) -> bytes:
@@ -124,11 +120,3 @@ class _Clock:
 
 
 _clock = _Clock()
-
-
-def _is_for_readers(body: CallBody) -> bool:
-    """Whether a visible mark may stand in the answer: not in what a program reads. Calls of tools never take one."""
-    if body.fields.keys() & _BOUND_TO_A_GRAMMAR:
-        return False
-    wanted = body.fields.get("response_format")
-    return wanted is None or bytes(wanted).strip() in (b"null", b'{"type":"text"}', b'{"type": "text"}')

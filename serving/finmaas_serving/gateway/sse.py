@@ -127,6 +127,11 @@ class StreamRewriter:
             return _sum_choices(self._by_choice, self._samples)
         return self._latest()
 
+    @property
+    def estimate(self) -> Usage:
+        """What an answer used that the engine has counted nothing of."""
+        return Usage()
+
     def _latest(self) -> Usage | None:
         if self._last is None:
             return None

@@ -40,8 +40,11 @@ class Withheld(Exception):
         self.rule = rule
 
 
-class AnswerScreen:
-    """What one answer goes through. `names` are the substitutions of its request, where the caller may see them."""
+class TextScreen:
+    """What every text of one answer goes through. `names`: the substitutions of its request.
+
+    Raises Withheld where a rule refuses the answer.
+    """
 
     def __init__(self, guard: Guard, names: dict[str, str], *, is_text: bool, seal: Seal | None) -> None:
         """`is_text`: people read the answer as it is; False for JSON, tools and code, which take no visible mark."""
@@ -50,9 +53,63 @@ class AnswerScreen:
         self.scanner = guard.restoring if names and guard.restoring is not None else guard.output.scanner
         self._tail_text = is_text
         self._seal = seal if guard.provenance else None
+        self.withheld: str | None = None
+
+    def whole(self, text: str) -> str:
+        """A complete text."""
+        return replace_all(self.scanner, text, self.replace)
+
+    def window(self) -> TextWindow:
+        """A text that comes in pieces."""
+        return TextWindow(self.scanner, self.replace)
+
+    def arguments(self, text: str) -> str:
+        """The strings in a tool's arguments; what is not JSON is text."""
+        try:
+            value = _decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            return self.whole(text)
+        screened = self.walk(value)
+        return text if screened == value else _encode(screened).decode()
+
+    def walk(self, value: Any) -> Any:
+        """Every string in a JSON value, names of fields included."""
+        if isinstance(value, str):
+            return self.whole(value)
+        if isinstance(value, list):
+            return [self.walk(item) for item in value]
+        if isinstance(value, dict):
+            return {self.whole(name): self.walk(item) for name, item in value.items()}
+        return value
+
+    def ending(self, text: str) -> str:
+        """What policy appends to a text that people read."""
+        if not self._tail_text:
+            return ""
+        disclaimer = self.guard.disclaimer
+        missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
+        return missing + self.guard.mark
+
+    def replace(self, hit: Hit, found: str) -> str:
+        """What stands in place of a match."""
+        if hit.rule is SUBSTITUTION:
+            return self._names.get(found, found)
+        if self.guard.output.actions[hit.rule.name] is Action.BLOCK:
+            raise Withheld(hit.rule.name)
+        return f"[{hit.rule.label}]"
+
+    def provenance(self, hashes: dict[int, str]) -> msgspec.Raw | None:
+        """The sealed claim over texts by their place; None where policy asks for none."""
+        return msgspec.Raw(self._seal(hashes)) if self._seal is not None and hashes else None
+
+
+class AnswerScreen(TextScreen):
+    """Screens answers to chats and completions."""
+
+    def __init__(self, guard: Guard, names: dict[str, str], *, is_text: bool, seal: Seal | None) -> None:
+        super().__init__(guard, names, is_text=is_text, seal=seal)
         self._choices: dict[int, _Choice] = {}
         self._latest = b""
-        self.withheld: str | None = None
 
     # Whole answers.
 
@@ -100,7 +157,7 @@ class AnswerScreen:
     def _whole_choice(self, choice: dict[str, Any]) -> str:
         try:
             if "text" in choice:
-                choice["text"] = self._finish(self._whole(choice["text"] or ""), bool(choice["text"]))
+                choice["text"] = self._finish(self.whole(choice["text"] or ""), bool(choice["text"]))
                 text = choice["text"]
             else:
                 text = self._whole_message(choice["message"])
@@ -121,7 +178,7 @@ class AnswerScreen:
             del message[name]
         for name in (*_READ_TEXTS, *_HIDDEN_TEXTS):
             if isinstance(message.get(name), str):
-                message[name] = self._whole(message[name])
+                message[name] = self.whole(message[name])
         for call in message.get("tool_calls") or ():
             call["function"]["arguments"] = self.arguments(call["function"].get("arguments") or "")
         content = message.get("content")
@@ -129,44 +186,8 @@ class AnswerScreen:
             message["content"] = content = self._finish(content, bool(content) and not message.get("tool_calls"))
         return content or ""
 
-    def _whole(self, text: str) -> str:
-        return replace_all(self.scanner, text, self.replace)
-
-    def arguments(self, text: str) -> str:
-        """The strings in a tool's arguments; what is not JSON is text."""
-        try:
-            value = _decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return self._whole(text)
-        screened = self._walk(value)
-        return text if screened == value else _encode(screened).decode()
-
-    def _walk(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._whole(value)
-        if isinstance(value, list):
-            return [self._walk(item) for item in value]
-        if isinstance(value, dict):
-            return {self._whole(name): self._walk(item) for name, item in value.items()}
-        return value
-
     def _finish(self, text: str, has_text: bool) -> str:
         return text + self.ending(text) if has_text else text
-
-    def ending(self, text: str) -> str:
-        """What policy appends to a text that people read."""
-        if not self._tail_text:
-            return ""
-        disclaimer = self.guard.disclaimer
-        missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
-        return missing + self.guard.mark
-
-    def replace(self, hit: Hit, found: str) -> str:
-        if hit.rule is SUBSTITUTION:
-            return self._names.get(found, found)
-        if self.guard.output.actions[hit.rule.name] is Action.BLOCK:
-            raise Withheld(hit.rule.name)
-        return f"[{hit.rule.label}]"
 
     # Streams.
 
@@ -306,7 +327,7 @@ class _Choice:
     def _text(self, name: str, piece: str, finished: bool) -> str:
         window = self._windows.get(name)
         if window is None:
-            window = self._windows[name] = TextWindow(self._screen.scanner, self._screen.replace)
+            window = self._windows[name] = self._screen.window()
         out = window.feed(piece)
         if finished:
             out += window.flush()

@@ -12,46 +12,26 @@ from typing import Any
 import msgspec
 
 from finmaas_core.errors import BlockedByPolicy, InvalidInput
+from finmaas_serving.guard.messages_request import MESSAGES
 from finmaas_serving.guard.policy import Action, Guard
+from finmaas_serving.guard.request_rules import CHAT, COMPLETIONS, EMBEDDINGS, RequestRules
+from finmaas_serving.guard.responses_request import RESPONSES
 from finmaas_serving.guard.scanner import Hit
+from finmaas_serving.guard.scores_request import RERANK, SCORE
 from finmaas_serving.guard.window import replace_all
 
-_SAMPLING = """
-    model stream stream_options n temperature top_p top_k min_p seed stop stop_token_ids max_tokens min_tokens
-    max_completion_tokens presence_penalty frequency_penalty repetition_penalty length_penalty logit_bias logprobs
-    top_logprobs prompt_logprobs user metadata response_format guided_json guided_regex guided_choice guided_grammar
-    structured_outputs ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output
-    truncate_prompt_tokens service_tier prompt_cache_key safety_identifier best_of echo suffix verbosity
-"""
-_CHAT = """
-    messages tools tool_choice parallel_tool_calls reasoning_effort add_generation_prompt continue_final_message
-    add_special_tokens chat_template_kwargs include_reasoning documents
-"""
-_EMBED = "model input encoding_format dimensions user metadata truncate_prompt_tokens"
-FIELDS: Mapping[str, frozenset[str]] = {
-    "/v1/chat/completions": frozenset((_SAMPLING + _CHAT).split()),
-    "/v1/completions": frozenset((_SAMPLING + " prompt add_special_tokens").split()),
-    "/v1/embeddings": frozenset(_EMBED.split()),
+RULES: Mapping[str, RequestRules] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/embeddings": EMBEDDINGS,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": MESSAGES,
+    "/v1/rerank": RERANK,
+    "/v1/score": SCORE,
 }
-_MESSAGE = frozenset(
-    ("role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning", "reasoning_content")
-)
-_PART_TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-_TOKENS_IN = {"/v1/completions": "prompt", "/v1/embeddings": "input"}
 _FIXED = frozenset(("model", "encoding_format"))
 _decode = msgspec.json.Decoder().decode
-
-
-class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """A message of text alone."""
-
-    role: str
-    content: str
-    name: str | None = None
-
-
-_decode_plain_chat = msgspec.json.Decoder(list[_PlainMessage]).decode
-_decode_plain_text = msgspec.json.Decoder(str | list[str]).decode
 
 
 class Substitutions:
@@ -83,82 +63,26 @@ def screen_request(
     substitutions = Substitutions()
     if not guard.input.is_on:
         return None, substitutions
-    _check_fields(path, fields)
-    if _is_clean(guard, path, body, fields):
+    rules = RULES[path]
+    _check_fields(rules.fields, fields)
+    # The bytes show that all is well, as those of most requests do. Parts and token ids are looked at.
+    if guard.input.scanner.is_plain(body) and rules.is_plain(fields):
         return None, substitutions
     value = _decode(body)
-    _check_shape(path, value)
+    rules.check_shape(value)
     walker = _Walker(guard, substitutions)
     screened = {name: part if name in _FIXED else walker.walk(part, name) for name, part in value.items()}
     return (msgspec.json.encode(screened) if walker.changed else None), substitutions
 
 
-def _is_clean(guard: Guard, path: str, body: bytes, fields: Mapping[str, Any]) -> bool:
-    """Whether the bytes show that all is well, as those of most requests do. Parts and token ids are looked at."""
-    if not guard.input.scanner.is_plain(body):
-        return False
-    try:
-        if path == "/v1/chat/completions":
-            _decode_plain_chat(fields["messages"])
-        else:
-            _decode_plain_text(fields[_TOKENS_IN[path]])
-    except (KeyError, msgspec.DecodeError):
-        return False
-    return True
-
-
-def _check_fields(path: str, fields: Mapping[str, Any]) -> None:
-    unknown = fields.keys() - FIELDS[path]
+def _check_fields(known: frozenset[str], fields: Mapping[str, Any]) -> None:
+    unknown = fields.keys() - known
     if unknown:
         name = min(unknown)
         raise InvalidInput(
             f"`{name}` cannot be checked, and the guardrails of this project let only known fields pass; leave it out",
             param=name,
         )
-
-
-def _check_shape(path: str, value: Mapping[str, Any]) -> None:
-    name = _TOKENS_IN.get(path)
-    if name is not None:
-        items = value.get(name)
-        for item in items if isinstance(items, list) else [items]:
-            if not isinstance(item, str):
-                raise InvalidInput(f"`{name}` holds token ids, which guardrails cannot read; send text", param=name)
-    messages = value.get("messages")
-    if messages is None:
-        return
-    if not isinstance(messages, list):
-        raise InvalidInput("`messages` must be a list", param="messages")
-    for place, message in enumerate(messages):
-        _check_message(message, f"messages[{place}]")
-
-
-def _check_message(message: object, where: str) -> None:
-    if not isinstance(message, dict):
-        raise InvalidInput(f"`{where}` must be an object", param=where)
-    unknown = message.keys() - _MESSAGE
-    if unknown:
-        param = f"{where}.{min(unknown)}"
-        raise InvalidInput(f"`{param}` cannot be checked by the guardrails of this project; leave it out", param=param)
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return
-    if not isinstance(content, list):
-        raise InvalidInput(f"`{where}.content` must be text or a list of parts", param=f"{where}.content")
-    for place, part in enumerate(content):
-        _check_part(part, f"{where}.content[{place}]")
-
-
-def _check_part(part: object, where: str) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(part, dict) or kind not in _PART_TEXT:
-        raise InvalidInput(
-            f"`{where}` is a part of the type {str(kind)[:40]!r}, which guardrails cannot read; send text parts only",
-            param=where,
-        )
-    unknown = part.keys() - {"type", _PART_TEXT[kind]}
-    if unknown or not isinstance(part.get(_PART_TEXT[kind]), str):
-        raise InvalidInput(f"`{where}` must hold `type` and its text, and nothing else", param=where)
 
 
 class _Walker:
