@@ -60,6 +60,11 @@ class Home:
         return self.secrets / "gateway.token"
 
     @property
+    def provenance_key(self) -> Path:
+        """Private Ed25519 key (PEM) that signs batches of provenance claims."""
+        return self.secrets / "provenance.key"
+
+    @property
     def metrics_token(self) -> Path:
         """What a Prometheus server sends to read metrics (its `credentials_file`)."""
         return self.secrets / "metrics.token"

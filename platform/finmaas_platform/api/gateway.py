@@ -16,6 +16,7 @@ from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.deps import Deps
 from finmaas_platform.services.gateways import store_report
+from finmaas_platform.services.provenance import store_claims
 from finmaas_platform.services.snapshots import build_snapshot, find_snapshot_number
 from finmaas_platform.services.usage import store_usage
 from finmaas_serving.replica_door import derive_replica_secret
@@ -51,6 +52,7 @@ class UsageRecord(RequestBody):
     replica: str | None = None
     finish: str
     counted_by: str
+    claims: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field([], max_length=8)
 
 
 class UsageDelivery(RequestBody):
@@ -101,6 +103,9 @@ async def get_snapshot(
 def deliver_usage(body: UsageDelivery, caller: GatewayCallerDep, session: SessionDep) -> Delivered:
     """Each record counts once, however often it is delivered."""
     records = [record.model_dump() for record in body.records]
+    store_claims(session, records)
+    for record in records:
+        del record["claims"]
     return Delivered(accepted_through=store_usage(session, body.gateway_id, records))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.policies import PolicyRow
 from finmaas_platform.services import policies
 from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.provenance import find_proof, read_signing_key, show_public_key
 from finmaas_serving.gateway.screen import provenance_key, seal
 from finmaas_serving.guard.policy import strict_policy
 
@@ -85,11 +87,37 @@ class ProofRequest(RequestBody):
     content: list[ContentDigest] = Field(max_length=128)
 
 
+class BatchView(BaseModel):
+    """The signed part of a batch."""
+
+    number: int
+    root: str
+    count: int
+    previous: str
+    sealed_at: str
+
+
+class BatchProofView(BaseModel):
+    """That the claim is in a signed batch: enough to check it anywhere, with the public key alone."""
+
+    batch: BatchView
+    signature: str
+    place: int
+    path: list[str]
+
+
+class PublicKeyView(BaseModel):
+    """The Ed25519 key that batches are signed with, as PEM."""
+
+    public_key: str
+
+
 class ProofView(BaseModel):
     """`genuine`: made here and unchanged. `altered`: the text or the claim was changed, or it was not made here."""
 
     verdict: Literal["genuine", "altered"]
     reason: str
+    proof: BatchProofView | None = Field(default=None, description="Null until its batch is sealed.")
 
 
 def show_policy(row: PolicyRow) -> PolicyView:
@@ -179,7 +207,7 @@ def remove_policy(tenant: str, project: str, caller: CallerDep, session: Session
 
 
 @provenance_router.post("/proofs", summary="Check where an answer came from")
-def prove(body: ProofRequest, caller: CallerDep, deps: DepsDep) -> ProofView:
+def prove(body: ProofRequest, caller: CallerDep, session: SessionDep, deps: DepsDep) -> ProofView:
     """Whether a gateway of this installation sealed the claim, and whether the texts are the ones it sealed."""
     claim = dict(body.provenance)
     mac = claim.pop("mac", None)
@@ -188,4 +216,12 @@ def prove(body: ProofRequest, caller: CallerDep, deps: DepsDep) -> ProofView:
         return ProofView(verdict="altered", reason="no gateway of this installation sealed this claim as it stands")
     if claim.get("content") != [item.model_dump() for item in sorted(body.content, key=lambda item: item.index)]:
         return ProofView(verdict="altered", reason="the claim is genuine, but the text is not the one it was made for")
-    return ProofView(verdict="genuine", reason="sealed by a gateway of this installation, and unchanged")
+    found = find_proof(session, claim)
+    proof = None if found is None else BatchProofView.model_validate(asdict(found))
+    return ProofView(verdict="genuine", reason="sealed by a gateway of this installation, and unchanged", proof=proof)
+
+
+@provenance_router.get("/key", summary="Show the public key of provenance")
+def get_provenance_key(caller: CallerDep, deps: DepsDep) -> PublicKeyView:
+    """What others need to check proofs without this platform."""
+    return PublicKeyView(public_key=show_public_key(read_signing_key(deps.settings.paths)))

@@ -13,7 +13,7 @@ from finmaas_platform.cli.options import SERVING, JsonOption, connect
 from finmaas_platform.cli.terminal import Column, make_console, print_json, say, show_items
 
 if TYPE_CHECKING:
-    from finmaas_platform.sdk.objects import Policy, PolicyTrial
+    from finmaas_platform.sdk.objects import Policy, PolicyTrial, Proof
 
 app = typer.Typer(no_args_is_help=True, help="Guardrails and AI marks: what the gateway screens for a project.")
 ProjectArgument = Annotated[str, typer.Argument(help="The project, as tenant/project.", metavar="TENANT/PROJECT")]
@@ -138,6 +138,9 @@ def try_policy(
 @app.command("verify")
 def verify_answer(
     file: Annotated[Path, typer.Argument(help="A saved answer, whole or streamed; - reads it from stdin.")],
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write a proof that others can check offline.", show_default=False)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether an answer came from this installation and is unchanged. Ends with 3 when it is not.
@@ -147,11 +150,65 @@ def verify_answer(
     content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     with connect() as client:
         proof = client.policies.prove(content)
+        if save is not None and proof.verdict == "genuine":
+            _save_proof(save, content, proof, client.policies.provenance_key())
     if as_json:
         print_json(proof.to_json())
     else:
         say(f"{proof.verdict}: {proof.reason}")
     raise typer.Exit(GENUINE if proof.verdict == "genuine" else ALTERED)
+
+
+@app.command("check-proof")
+def check_saved_proof(
+    file: Annotated[Path, typer.Argument(help="A proof written by `policy verify --save`.")],
+    key: Annotated[Path, typer.Option("--key", help="The public key (PEM) that you trust.")],
+) -> None:
+    """Check a saved proof without asking any platform: the claim, its batch and the signature. Ends with 3 if it fails.
+
+    Example: finmaas policy check-proof proof.json --key provenance.pem
+    """
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    from finmaas_core.errors import Corrupt, InvalidInput
+    from finmaas_platform.domain.provenance import Batch, BatchProof, check_proof
+
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        proof = BatchProof(**{**saved["proof"], "batch": Batch(**saved["proof"]["batch"])})
+        trusted = load_pem_public_key(key.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{file} or {key} cannot be read ({error}); write them anew with `policy verify --save`"
+        ) from None
+    try:
+        check_proof(saved["provenance"], proof, trusted)  # type: ignore[arg-type]
+    except Corrupt as error:
+        say(f"altered: {error.message}")
+        raise typer.Exit(ALTERED) from None
+    say(f"genuine: in batch {proof.batch.number}, sealed {proof.batch.sealed_at}")
+
+
+@app.command("provenance-key")
+def show_provenance_key() -> None:
+    """Print the public key (PEM) with which proofs can be checked anywhere.
+
+    Example: finmaas policy provenance-key > provenance.pem
+    """
+    with connect() as client:
+        typer.echo(client.policies.provenance_key(), nl=False)
+
+
+def _save_proof(path: Path, answer: str, proof: Proof, key: str) -> None:
+    from finmaas_core.errors import Unavailable
+    from finmaas_platform.sdk.policies import read_answer
+
+    if proof.proof is None:
+        raise Unavailable("the batch of this answer is not sealed yet; try again in some seconds", retry_after_s=10)
+    provenance, _ = read_answer(answer)
+    saved = {"provenance": provenance, "proof": proof.proof, "public_key": key}
+    path.write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    say(f"The proof is in {path}; `finmaas policy check-proof` checks it anywhere.")
 
 
 def _read(file: Path) -> dict[str, Any]:

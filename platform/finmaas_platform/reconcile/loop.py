@@ -11,6 +11,7 @@ from finmaas_platform.db.leases import on_wake
 from finmaas_platform.deps import Deps
 from finmaas_platform.reconcile.endpoints import EndpointReconciler
 from finmaas_platform.reconcile.jobs import JobReconciler
+from finmaas_platform.reconcile.provenance import ProvenanceSealer
 
 PAUSE_AFTER_ERROR_S = 2.0
 STOP_TIMEOUT_S = 5.0
@@ -33,7 +34,7 @@ class Reconciler(Protocol):
 
 def start_reconcilers(deps: Deps) -> Callable[[], None]:
     """Starts the reconcilers of this control plane; returns the function that ends them."""
-    return run_reconcilers(deps, [JobReconciler(deps), EndpointReconciler(deps)])
+    return run_reconcilers(deps, [JobReconciler(deps), EndpointReconciler(deps), ProvenanceSealer(deps)])
 
 
 def run_reconcilers(deps: Deps, reconcilers: Sequence[Reconciler]) -> Callable[[], None]:

@@ -151,6 +151,7 @@ class Proof(ApiObject):
 
     verdict: str
     reason: str
+    proof: dict[str, Any] | None = None  # the claim's place in a signed batch, once that is sealed
 
 
 class FileEntry(ApiObject):

@@ -61,6 +61,10 @@ class Policies:
             self._http.write("POST", "/provenance/proofs", {"provenance": provenance, "content": content})
         )
 
+    def provenance_key(self) -> str:
+        """The public key (PEM) with which proofs can be checked anywhere."""
+        return str(self._http.get("/provenance/key")["public_key"])
+
 
 def read_answer(answer: str | bytes) -> tuple[dict[str, Any], dict[int, str]]:
     """The provenance of a saved answer and the text of each of its choices."""

@@ -34,6 +34,7 @@ _NO_ROOM = StoreFull(
 )
 WITHHELD = "withheld"  # a guardrail refused the answer
 STOPPED = "stopped"
+MAX_CLAIMS = 8  # what a spool frame has room for
 CACHE = "cache"  # who counted: nobody, the answer had been kept
 
 
@@ -389,5 +390,6 @@ class Call:
             duration_ms=round((time.monotonic() - self._started) * 1000, 3),
             replica=self._replica.name if self._replica is not None else None,
             finish=finish,
+            claims=self._screen.claims[:MAX_CLAIMS] if self._screen is not None else [],
             counted_by=self._counted_by or ("engine" if usage is not None else "gateway"),
         )

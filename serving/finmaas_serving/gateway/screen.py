@@ -5,6 +5,7 @@ A policy that this gateway cannot read closes its project's door: nothing passes
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import time
 from collections.abc import Iterable, Mapping
@@ -87,18 +88,21 @@ def screen_call(
         return body, None
 
     def sealed(hashes: dict[int, str]) -> bytes:
-        return make_provenance(key, route, request_id, hashes)
+        claim, digest = make_provenance(key, route, request_id, hashes)
+        screen.claims.append(digest)
+        return claim
 
-    return body, shape.screen(guard, substitutions.by_name, is_text=shape.is_for_readers(body.fields), seal=sealed)
+    screen = shape.screen(guard, substitutions.by_name, is_text=shape.is_for_readers(body.fields), seal=sealed)
+    return body, screen
 
 
-def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[int, str]) -> bytes:
-    """The sealed claim as JSON; written out in the order of its names, as `seal` reads it."""
+def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
+    """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
     content = ",".join([f'{{"index":{index},"sha256":"{hashes[index]}"}}' for index in sorted(hashes)])
     names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'
     claim = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
     mac = hmac.digest(key, claim.encode(), "sha256").hex()
-    return f'{claim[:-1]},"mac":"{mac}"}}'.encode()
+    return f'{claim[:-1]},"mac":"{mac}"}}'.encode(), hashlib.sha256(claim.encode()).hexdigest()
 
 
 def _as_json(text: str | None) -> str:

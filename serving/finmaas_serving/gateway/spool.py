@@ -62,6 +62,7 @@ class UsageRecord(msgspec.Struct):
     finish: str  # complete | client_left | upstream_failed
     counted_by: str  # engine | gateway | cache
     seq: int = 0
+    claims: list[str] = []  # digests of the claims of provenance in the answer; the first few
 
 
 @dataclass(slots=True)

@@ -52,6 +52,7 @@ class TextScreen:
         self._names = names
         self.scanner = guard.restoring if names and guard.restoring is not None else guard.output.scanner
         self._tail_text = is_text
+        self.claims: list[str] = []  # digests of the claims that were sealed
         self._seal = seal if guard.provenance else None
         self.withheld: str | None = None
 
