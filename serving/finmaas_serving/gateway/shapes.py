@@ -38,6 +38,7 @@ class Screen(Protocol):
     """What a guardrail does with an answer in one piece."""
 
     withheld: str | None
+    claims: list[str]  # digests of the claims of provenance it sealed
 
     def answer(self, body: bytes) -> bytes: ...
 
