@@ -50,7 +50,7 @@ class TestDocs:
 
     @pytest.mark.parametrize(("page", "command"), [pair for pair in commands() if re.match(r"\S*finmaas ", pair[1])])
     def test_every_cli_line_is_one_that_the_cli_takes(self, page: str, command: str, tmp_path: Path) -> None:
-        words = shlex.split(command.split(" <")[0])
+        words = shlex.split(re.split(r" [<>] ?", command)[0])
         for index, word in enumerate(words):
             if word.startswith(("/models/", "/mnt/", "~")) or word in ("rows.csv", "small-base", "<id>", "finmaas.tar"):
                 stand_in = tmp_path / Path(word).name
