@@ -73,13 +73,13 @@ def seal_claims(session: Session, key: Ed25519PrivateKey, now: datetime) -> int:
     session.add(ProvenanceBatchRow(**vars(batch), signature=signature))
     session.flush()
     places = [{"digest": digest, "batch": batch.number, "place": place} for place, digest in enumerate(digests)]
-    session.execute(update(ProvenanceClaimRow), places)
+    session.execute(update(ProvenanceClaimRow), places)  # unscoped: as above
     return len(digests)
 
 
 def find_proof(session: Session, claim: Mapping[str, Any]) -> BatchProof | None:
     """The proof of a claim whose seal was checked; None while its batch is not sealed yet."""
-    found = session.get(ProvenanceClaimRow, claim_digest(claim))
+    found = session.get(ProvenanceClaimRow, claim_digest(claim))  # unscoped: who holds a claim may prove it
     if found is None or found.batch is None or found.place is None:
         return None
     batch = session.get_one(ProvenanceBatchRow, found.batch)
