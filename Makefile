@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit soak check lint types imports format bench bench-gateway bench-masking bench-serving docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-serving docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,25 @@ demo: ## run the main job on this machine and leave it running (DATA=file TEXT=c
 	  && FINMAAS_SETUP_SECONDS=$$(( $$(date +%s) - start )) $(RUN)/python -m finmaas_platform.demo \
 	    $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") $(if $(LABEL),--label "$(LABEL)") $(if $(BASE),--base "$(BASE)")
 
-test: setup ## run every test that this machine can run, the demo among them
+test: setup clients ## run every test that this machine can run, the demo among them
 	$(RUN)/pytest $(ARGS)
 
-test-unit: setup ## run the tests that need no Ray, vLLM or database server
+test-unit: setup clients ## run the tests that need no Ray, vLLM or database server
 	$(RUN)/pytest -m "not integration" $(ARGS)
+
+clients: build/clients-venv/.installed build/clients-node/.installed ## install the client libraries that tests try the gateway with
+
+build/clients-venv/.installed: requirements/clients.txt | setup
+	@mkdir -p build
+	$(RUN)/uv venv --quiet --allow-existing build/clients-venv
+	$(RUN)/uv pip install --quiet --python build/clients-venv/bin/python --no-deps --require-hashes -r requirements/clients.txt
+	@touch $@
+
+build/clients-node/.installed: tests/clients/node/package.json tests/clients/node/package-lock.json
+	@mkdir -p build/clients-node
+	@cp tests/clients/node/package.json tests/clients/node/package-lock.json build/clients-node
+	@if command -v npm > /dev/null; then cd build/clients-node && npm ci --no-audit --no-fund --silent && touch .installed; \
+	  else echo "npm is not here, so OpenAI's Node client is not tried"; fi
 
 check: lint types imports ## lint, types and import contracts
 

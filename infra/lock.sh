@@ -26,3 +26,7 @@ PY
 # The SBOM tool runs in an environment of its own: a library it brings slows the start of every Ray process by a second.
 "$uv" pip compile requirements/sbom.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links --quiet -o requirements/sbom.txt
+# So do the clients that tests try the gateway with; the lock of the Node client names no host it was found at.
+"$uv" pip compile requirements/clients.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --quiet -o requirements/clients.txt
+(cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent)

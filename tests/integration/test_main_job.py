@@ -11,12 +11,14 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from client_runs import run_script
 from integration_helpers import Installation, wait_until
 
 from finmaas_platform.sdk import Client
 
 pytestmark = [pytest.mark.integration]
 DEMO_LIMIT_S = 600
+SHAPES = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,29 @@ class TestDemo:
             )
             assert answer.choices[0].message.content == row["label"]
             wait_until(lambda: usage_of(client, key.id), 15, "the usage record arrives")
+
+    def test_every_client_gets_answers_of_every_shape_from_the_engine(
+        self,
+        demo: tuple[dict, Path],
+        installation: Installation,  # type: ignore[type-arg]
+    ) -> None:
+        endpoint = demo[0]["endpoint"].rsplit("/", 1)[-1]
+        url = installation.settings.gateway_url
+        with installation.client() as client:
+            made = client.keys.create("default/default", "clients")
+            assert made.key
+            gateway = openai.OpenAI(base_url=f"{url}/v1", api_key=made.key, max_retries=5)
+            wait_until(lambda: knows(gateway, endpoint), 30, "the gateway learns the key")
+            scripts = ("use_openai.py", "use_anthropic.py", "use_openai.mjs", "use_langchain.py", "use_llamaindex.py")
+            for script in scripts:
+                seen = run_script(script, url, made.key, endpoint, live=True)
+                texts = {name: text for name, text in seen.items() if isinstance(text, str)}
+                assert all(texts.values()), (script, seen)
+            wait_until(lambda: {r.path for r in usage_of(client, made.id)} >= SHAPES, 15, "usage of every shape")
+            for record in usage_of(client, made.id):
+                if record.status == 200 and record.path != "/v1/messages/count_tokens":
+                    assert record.prompt_tokens > 0
+                    assert record.completion_tokens > 0
 
     def test_a_policy_marks_what_the_endpoint_answers_and_the_mark_can_be_verified(
         self,
