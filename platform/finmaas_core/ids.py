@@ -25,6 +25,7 @@ PREFIXES = {
     "dataset_version": "dsv",
     "model": "mdl",
     "model_version": "mdv",
+    "draft": "drf",
     "job": "job",
     "endpoint": "ep",
     "audit_event": "aud",

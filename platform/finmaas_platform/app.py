@@ -13,12 +13,15 @@ from finmaas_platform.api import (
     audit_events,
     blobs,
     datasets,
+    drafts,
     endpoints,
     gateway,
     gateways,
     grants,
     health,
     hub,
+    hub_lfs,
+    hub_writes,
     job_protocol,
     jobs,
     models,
@@ -49,6 +52,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     datasets.router,
     models.router,
     models.node_router,
+    drafts.router,
     blobs.router,
     jobs.router,
     job_protocol.router,
@@ -88,7 +92,8 @@ def _make_app() -> FastAPI:
     app.add_middleware(RequestContext)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
-    app.include_router(hub.router)  # its clients fix the paths
+    for router in (hub_writes.router, hub_lfs.router, hub.router):  # Hub clients fix the paths
+        app.include_router(router)
 
     def openapi() -> dict[str, Any]:
         app.openapi_schema = app.openapi_schema or describe_api(app)

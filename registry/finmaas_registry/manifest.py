@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,9 +58,12 @@ def make_manifest(files: Iterable[FileEntry]) -> Manifest:
         check_digest(file.sha256)
         if file.size < 0:
             raise InvalidInput(f"the file {file.path!r} has the size {file.size}; give its size in bytes")
-        folded = file.path.casefold()
+        folded = _fold(file.path)
         if folded in taken:
-            raise InvalidInput(f"the path {file.path!r} is given twice (upper and lower case count as one)")
+            raise InvalidInput(
+                f"the path {file.path!r} is given twice (upper and lower case, and composed and decomposed accents, "
+                "count as one)"
+            )
         taken.add(folded)
     _check_no_file_is_a_folder(ordered, taken)
     return Manifest(ordered)
@@ -86,14 +90,21 @@ def _find_problem(path: str) -> str | None:
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "has an empty part, '.' or '..' in it"
+    if any(part.casefold() == ".git" for part in parts):
+        return "has a .git in it, whose configuration git would follow"
     if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return "is too long"
     return None
 
 
+def _fold(path: str) -> str:
+    """Equal for paths that some file system takes for one: by case, or by how an accent is written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
 def _check_no_file_is_a_folder(files: Iterable[FileEntry], taken: set[str]) -> None:
     for file in files:
-        parts = file.path.casefold().split("/")
+        parts = _fold(file.path).split("/")
         for end in range(1, len(parts)):
             if "/".join(parts[:end]) in taken:
                 raise InvalidInput(f"{file.path!r} lies below a path that is itself a file; rename one of them")

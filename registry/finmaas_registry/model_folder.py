@@ -97,6 +97,40 @@ def check_model_files(kind: str, files: Iterable[FileEntry], open_blob: OpenBlob
     _check(kind, {path: file.size for path, file in by_path.items()}, read)
 
 
+def check_one_file(file: FileEntry, open_blob: OpenBlob) -> None:
+    """Raises InvalidInput for a file that no version may hold, whatever else it has: code, pickles, broken weights."""
+    check_path(file.path)
+    refuse_by_name(file.path)
+
+    def read(path: str, offset: int, limit: int) -> bytes:
+        return _take(open_blob(file.sha256), offset, limit)
+
+    sizes = {file.path: file.size}
+    if file.path.endswith(".json") and "/" not in file.path:
+        _refuse_auto_map(file.path, _read_json(file.path, sizes, read))
+    if file.path.endswith(".safetensors"):
+        read_safetensors_header(file.path, file.size, partial(read, file.path))
+
+
+def refuse_by_name(path: str) -> None:
+    """Raises InvalidInput for a path whose ending says that it holds code or pickles."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in _PICKLES:
+        raise InvalidInput(
+            f"{path} is refused: files of this kind are pickles, which can run code when they are loaded; save the "
+            "model as safetensors (model.save_pretrained(folder)) and leave this file out",
+            path=path,
+        )
+    if suffix in _CODE:
+        raise InvalidInput(
+            f"{path} is refused: it is code, which a model version must not bring along; leave it out, and use an "
+            "architecture that transformers and vLLM know by themselves",
+            path=path,
+        )
+    if suffix in _OTHER_WEIGHTS:
+        raise InvalidInput(f"{path} is refused: only safetensors weights are served; leave it out", path=path)
+
+
 def read_safetensors_header(path: str, size: int, read: Callable[[int, int], bytes]) -> dict[str, Any]:
     """The tensors of a safetensors file by name: {dtype, shape, data_offsets}; `read` takes (offset, limit).
 
@@ -123,7 +157,7 @@ def read_safetensors_header(path: str, size: int, read: Callable[[int, int], byt
 def _check(kind: str, sizes: Mapping[str, int], read: _ReadStart) -> None:
     for path in sizes:
         check_path(path)
-        _refuse_by_name(path)
+        refuse_by_name(path)
     if kind not in ("full", "adapter"):
         raise InvalidInput(f"the kind of a model version is full or adapter, not {kind[:40]!r}")
     config = "config.json" if kind == "full" else "adapter_config.json"
@@ -135,24 +169,6 @@ def _check(kind: str, sizes: Mapping[str, int], read: _ReadStart) -> None:
         if path.endswith(".json") and "/" not in path:
             _refuse_auto_map(path, _read_json(path, sizes, read))
     _check_weights(sizes, read)
-
-
-def _refuse_by_name(path: str) -> None:
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in _PICKLES:
-        raise InvalidInput(
-            f"{path} is refused: files of this kind are pickles, which can run code when they are loaded; save the "
-            "model as safetensors (model.save_pretrained(folder)) and leave this file out",
-            path=path,
-        )
-    if suffix in _CODE:
-        raise InvalidInput(
-            f"{path} is refused: it is code, which a model version must not bring along; leave it out, and use an "
-            "architecture that transformers and vLLM know by themselves",
-            path=path,
-        )
-    if suffix in _OTHER_WEIGHTS:
-        raise InvalidInput(f"{path} is refused: only safetensors weights are served; leave it out", path=path)
 
 
 def _refuse_auto_map(path: str, content: Any) -> None:

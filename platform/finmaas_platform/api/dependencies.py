@@ -49,14 +49,19 @@ def get_session(request: Request, deps: DepsDep) -> Iterator[Session]:
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
+def get_reader(deps: DepsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    """The caller of a request that reads, whatever its method; NotAuthenticated without a valid token."""
+    if credentials is None:
+        raise NotAuthenticated("no access token was sent; send `Authorization: Bearer fma_…`")
+    with read_unit(deps.sessions) as session:
+        return authenticate(session, deps.secrets, credentials.credentials, deps.clock.now())
+
+
 def get_caller(
     request: Request, deps: DepsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
     """The caller of the request; NotAuthenticated without a valid token."""
-    if credentials is None:
-        raise NotAuthenticated("no access token was sent; send `Authorization: Bearer fma_…`")
-    with read_unit(deps.sessions) as session:
-        caller = authenticate(session, deps.secrets, credentials.credentials, deps.clock.now())
+    caller = get_reader(deps, credentials)
     if caller.is_frozen and request.method not in SAFE_METHODS:
         raise NotAllowed("your tenant is frozen, so nothing of it can be changed; ask a platform-admin")
     return caller
@@ -65,16 +70,29 @@ def get_caller(
 AnyCallerDep = Annotated[Caller, Depends(get_caller)]
 
 
+def check_kind(caller: Caller, kind: CallerKind) -> Caller:
+    """Returns the caller, or raises NotAllowed unless its token is of this kind."""
+    if caller.kind is not kind:
+        raise NotAllowed(f"this is for a {kind} token; yours is a {caller.kind} token")
+    return caller
+
+
 def _only(kind: CallerKind) -> Callable[[Caller], Caller]:
     def check(caller: AnyCallerDep) -> Caller:
-        if caller.kind is not kind:
-            raise NotAllowed(f"this is for a {kind} token; yours is a {caller.kind} token")
-        return caller
+        return check_kind(caller, kind)
 
     return check
 
 
+def _get_reading_principal(
+    deps: DepsDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    return check_kind(get_reader(deps, credentials), CallerKind.PRINCIPAL)
+
+
 CallerDep = Annotated[Caller, Depends(_only(CallerKind.PRINCIPAL))]
+# A principal that reads, though the method is POST: a frozen tenant may.
+ReaderDep = Annotated[Caller, Depends(_get_reading_principal)]
 JobCallerDep = Annotated[Caller, Depends(_only(CallerKind.JOB))]
 NodeCallerDep = Annotated[Caller, Depends(_only(CallerKind.NODE))]
 GatewayCallerDep = Annotated[Caller, Depends(_only(CallerKind.GATEWAY))]

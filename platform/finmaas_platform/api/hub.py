@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 
 from finmaas_core.errors import NotFound
 from finmaas_platform.api.blob_stream import blob_response
-from finmaas_platform.api.dependencies import CallerDep, DepsDep
+from finmaas_platform.api.dependencies import CallerDep, DepsDep, ReaderDep
 from finmaas_platform.api.hub_route import HubRoute
 from finmaas_platform.api.paging import paginate
 from finmaas_platform.db.base import read_unit
@@ -145,7 +145,7 @@ def get_paths_info(
     tenant: str,
     repo: str,
     revision: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     deps: DepsDep,
     paths: Annotated[list[str], Form(max_length=10_000)],
 ) -> list[dict[str, Any]]:
@@ -218,7 +218,7 @@ def _no_entry(snapshot: Snapshot, path: str) -> NotFound:
 
 def _describe(repo: Repo) -> dict[str, Any]:
     return {
-        "_id": repo.row.id,
+        "_id": repo.key,
         "id": repo.id,
         "author": repo.project.tenant.name,
         "private": True,

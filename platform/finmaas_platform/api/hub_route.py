@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import IntegrityError
@@ -59,7 +60,8 @@ def hub_error(error: FinmaasError, sent_token: bool = True) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if commit := error.details.get("commit"):
         headers["X-Repo-Commit"] = str(commit)
-    return JSONResponse({"error": error.message, "code": error.code}, status, headers)
+    body = {**jsonable_encoder(error.details), "error": error.message, "code": error.code}
+    return JSONResponse(body, status, headers)
 
 
 def _status_of(error: FinmaasError) -> int:

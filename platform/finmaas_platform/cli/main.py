@@ -18,6 +18,7 @@ from finmaas_platform.cli import (
     audit_events,
     chat,
     datasets,
+    drafts,
     endpoints,
     evaluate,
     gateways,
@@ -83,6 +84,7 @@ lifecycle.register(app)
 for module in (
     datasets,
     models,
+    drafts,
     train,
     evaluate,
     jobs,

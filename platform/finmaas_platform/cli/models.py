@@ -78,7 +78,7 @@ def import_model(
             # Hashing and sending are half of the bar each.
             on_progress=lambda stage, done, total: on_bytes(done if stage == "hash" else total + done, 2 * total),
         )
-    _show_version(version, as_json)
+    show_version(version, as_json)
     if not as_json:
         say(f"Next: finmaas train {name} <dataset> --output <model>, or finmaas deploy {name} --name <endpoint>")
 
@@ -105,7 +105,7 @@ def show_model(ref: RefArgument, project: ProjectOption = DEFAULT_PROJECT, as_js
     Example: finmaas model show intents@1
     """
     with connect() as client:
-        _show_version(client.models.version(ref, project), as_json)
+        show_version(client.models.version(ref, project), as_json)
 
 
 @app.command("versions")
@@ -118,7 +118,8 @@ def list_versions(ref: RefArgument, project: ProjectOption = DEFAULT_PROJECT, as
         show_items(client.models.versions(ref, project), VERSIONS, as_json=as_json, empty="No version yet.")
 
 
-def _show_version(version: ModelVersion, as_json: bool) -> None:
+def show_version(version: ModelVersion, as_json: bool) -> None:
+    """One version as the terminal shows it."""
     fields = (
         ("version", version.ref),
         ("kind", version.kind),

@@ -11,6 +11,7 @@ from finmaas_platform.sdk.api_keys import ApiKeys
 from finmaas_platform.sdk.audit_events import AuditEvents
 from finmaas_platform.sdk.connection import find_address
 from finmaas_platform.sdk.datasets import Datasets
+from finmaas_platform.sdk.drafts import Drafts
 from finmaas_platform.sdk.endpoints import Endpoints
 from finmaas_platform.sdk.gateways import Gateways
 from finmaas_platform.sdk.grants import Grants
@@ -57,6 +58,7 @@ class Client:
         self.grants = Grants(self._transport)
         self.datasets = Datasets(self._transport)
         self.models = Models(self._transport)
+        self.drafts = Drafts(self._transport)
         self.jobs = Jobs(self._transport)
         self.endpoints = Endpoints(self._transport)
         self.policies = Policies(self._transport)

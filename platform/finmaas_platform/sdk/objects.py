@@ -228,6 +228,21 @@ class ModelVersion(ApiObject):
     created_by: str = ""
 
 
+class Draft(ApiObject):
+    """The files that the next version of a model or dataset will have."""
+
+    id: str
+    kind: str
+    name: str
+    project: str
+    revision: str
+    message: str = ""
+    files: tuple[FileEntry, ...] = ()
+    size_bytes: int = 0
+    updated_at: datetime
+    updated_by: str = ""
+
+
 class Progress(ApiObject):
     """How far a job is."""
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from finmaas_core.errors import NotAuthenticated
 from finmaas_platform.db.access_tokens import AccessTokenRow
 from finmaas_platform.db.job_tokens import JobTokenRow
+from finmaas_platform.db.principals import PrincipalRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import PlatformSecrets
 from finmaas_platform.domain.principals import Caller, CallerKind, Role
@@ -40,7 +41,18 @@ def _authenticate_principal(session: Session, hashed: str, now: datetime) -> Cal
     row = session.scalar(select(AccessTokenRow).where(AccessTokenRow.hash == hashed))
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise NotAuthenticated(WRONG_TOKEN)
-    principal = row.principal
+    return _as_caller(session, row.principal)
+
+
+def authenticate_signed(session: Session, principal_id: str) -> Caller:
+    """The principal whose id stands in something that we signed, if it may act still; NotAuthenticated."""
+    row = session.get(PrincipalRow, principal_id)
+    if row is None:
+        raise NotAuthenticated(WRONG_TOKEN)
+    return _as_caller(session, row)
+
+
+def _as_caller(session: Session, principal: PrincipalRow) -> Caller:
     if principal.disabled:
         raise NotAuthenticated(WRONG_TOKEN)
     state = _tenant_state(session, principal.tenant_id)

@@ -7,11 +7,11 @@ node             the files of model versions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import InvalidInput, NotAllowed, NotFound
@@ -70,10 +70,24 @@ def check_files_are_put(session: Session, caller: Caller, files: Iterable[FileEn
             )
 
 
+def find_size(session: Session, caller: Caller, digest: str) -> int | None:
+    """The size of a blob that the caller may read, else None."""
+    check_digest(digest)
+    if not _may_read(session, caller, digest):
+        return None
+    return session.scalars(scoped(select(BlobRow.size_bytes), caller).where(BlobRow.digest == digest)).first()
+
+
 def index_version(session: Session, tenant_id: str, kind: str, version_id: str, files: Iterable[FileEntry]) -> None:
     """Notes which blobs a new version names."""
     for digest in sorted({file.sha256 for file in files}):
         session.add(VersionBlobRow(version_id=version_id, digest=digest, tenant_id=tenant_id, kind=kind))
+
+
+def unindex_version(session: Session, version_id: str, digests: Collection[str] | None = None) -> None:
+    """Takes back what `index_version` noted: for some blobs, or for all. For drafts; versions never change."""
+    query = delete(VersionBlobRow).where(VersionBlobRow.version_id == version_id)
+    session.execute(query if digests is None else query.where(VersionBlobRow.digest.in_(digests)))
 
 
 def to_entries(files: Iterable[Mapping[str, Any]]) -> list[FileEntry]:

@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Conflict, NotFound
 from finmaas_platform.db.datasets import DatasetRow, DatasetVersionRow
+from finmaas_platform.db.drafts import DraftRow
 from finmaas_platform.db.models import ModelRow, ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.hub import (
-    EMPTY_REVISION,
+    DRAFT,
     MAIN,
     Missing,
     RepoKind,
@@ -59,7 +60,8 @@ class Repo:
     kind: RepoKind
     project: ProjectRow
     name: str
-    row: ModelRow | DatasetRow
+    row: ModelRow | DatasetRow | None
+    draft: DraftRow | None = None
 
     @property
     def id(self) -> str:
@@ -72,36 +74,54 @@ class Repo:
 
     @property
     def created_at(self) -> datetime:
-        return self.row.created_at
+        return self._first.created_at
+
+    @property
+    def created_by(self) -> str:
+        return self._first.created_by
+
+    @property
+    def key(self) -> str:
+        """The id of its row here."""
+        return self._first.id
+
+    @property
+    def _first(self) -> ModelRow | DatasetRow | DraftRow:
+        first = self.row or self.draft
+        assert first is not None
+        return first
 
 
 def get_repo(session: Session, caller: Caller, kind: RepoKind, tenant: str, repo: str) -> Repo:
     """The model or dataset of an id. NotFound, or Conflict when an id with dots means two of them."""
-    found = [Repo(kind, row.project, row.name, row) for row in _find_named(session, caller, kind, tenant, repo)]
-    if not found:
-        raise NotFound(f"there is no {kind} {tenant}/{repo[:200]} in your sight", missing=Missing.REPO)
+    if found := find_repo(session, caller, kind, tenant, repo):
+        return found
+    raise NotFound(f"there is no {kind} {tenant}/{repo[:200]} in your sight", missing=Missing.REPO)
+
+
+def find_repo(session: Session, caller: Caller, kind: RepoKind, tenant: str, repo: str) -> Repo | None:
+    """As `get_repo`, but None for what is not there."""
+    named = _TABLES[kind].named
+    rows = {(row.project_id, row.name): row for row in _find_named(session, caller, named, tenant, repo)}
+    drafts = {
+        (row.project_id, row.name): row
+        for row in _find_named(session, caller, DraftRow, tenant, repo)
+        if row.kind == kind
+    }
+    found = [
+        Repo(kind, (rows.get(key) or drafts[key]).project, key[1], rows.get(key), drafts.get(key))
+        for key in {**rows, **drafts}
+    ]
     if len(found) > 1:
         names = " and ".join(sorted(one.ref for one in found))
         raise Conflict(f"{tenant}/{repo} means both {names}; fetch it with `finmaas {kind} pull`, or rename one")
-    return found[0]
+    return found[0] if found else None
 
 
 def get_snapshot(session: Session, caller: Caller, repo: Repo, revision: str) -> Snapshot:
     """The files of a revision: a branch, a tag or 40 hex digits. NotFound."""
-    name = plain_branch(revision)
-    versions = _select_versions(caller, repo)
-    row: VersionRow | None = None
-    if name == MAIN:
-        row = session.scalars(versions.limit(1)).first()
-    elif (number := read_tag(revision)) is not None:
-        row = session.scalars(versions.where(_TABLES[repo.kind].version.number == number)).first()
-    elif is_commit(revision):
-        digest = _TABLES[repo.kind].version.digest
-        row = session.scalars(versions.where(digest.startswith(revision)).limit(1)).first()
-    if row is not None:
-        return show_version(row)
-    if not repo.row.latest_version and name in (MAIN, EMPTY_REVISION):
-        return Snapshot(EMPTY_REVISION, (), repo.created_at, "made, and not written to", repo.row.created_by)
+    if found := _find_version(session, caller, repo, revision) or _find_draft(repo, plain_branch(revision)):
+        return found
     raise NotFound(f"{repo.id} has no revision {revision[:100]}", missing=Missing.REVISION)
 
 
@@ -112,7 +132,8 @@ def list_versions(session: Session, caller: Caller, repo: Repo) -> Iterator[Vers
 
 def list_branches(session: Session, caller: Caller, repo: Repo) -> dict[str, str]:
     """The branches of a repository with the revision each is at."""
-    return {MAIN: get_snapshot(session, caller, repo, MAIN).commit}
+    draft = {DRAFT: repo.draft.revision} if repo.draft is not None else {}
+    return {MAIN: get_snapshot(session, caller, repo, MAIN).commit, **draft}
 
 
 def id_column(kind: RepoKind) -> Any:
@@ -141,8 +162,32 @@ def show_version(row: VersionRow) -> Snapshot:
     )
 
 
-def _find_named(session: Session, caller: Caller, kind: RepoKind, tenant: str, repo: str) -> list[Any]:
-    named = _TABLES[kind].named
+def _find_version(session: Session, caller: Caller, repo: Repo, revision: str) -> Snapshot | None:
+    if repo.row is None:
+        return None
+    version = _TABLES[repo.kind].version
+    query = _select_versions(caller, repo)
+    if (number := read_tag(revision)) is not None:
+        query = query.where(version.number == number)
+    elif is_commit(revision):
+        query = query.where(version.digest.startswith(revision))
+    elif plain_branch(revision) != MAIN:
+        return None
+    row = session.scalars(query.limit(1)).first()
+    return show_version(row) if row is not None else None
+
+
+def _find_draft(repo: Repo, name: str) -> Snapshot | None:
+    """The draft, which is also `main` as long as there is no version."""
+    draft = repo.draft
+    is_main = name == MAIN and (repo.row is None or not repo.row.latest_version)
+    if draft is not None and (is_main or name in (DRAFT, draft.revision)):
+        title = draft.message or "made, and not written to"
+        return Snapshot(draft.revision, tuple(to_entries(draft.files)), draft.updated_at, title, draft.updated_by)
+    return None
+
+
+def _find_named(session: Session, caller: Caller, named: Any, tenant: str, repo: str) -> list[Any]:
     query = scoped(select(named), caller).join(ProjectRow, named.project_id == ProjectRow.id)
     query = query.where(
         named.tenant_id.in_(_tenant_ids(caller, tenant)), tuple_(ProjectRow.name, named.name).in_(list_readings(repo))
@@ -156,5 +201,6 @@ def _tenant_ids(caller: Caller, tenant: str) -> Select[Any]:
 
 def _select_versions(caller: Caller, repo: Repo) -> Select[Any]:
     tables = _TABLES[repo.kind]
-    query = scoped(select(tables.version), caller).where(tables.parent == repo.row.id)
+    parent_id = repo.row.id if repo.row is not None else None
+    query = scoped(select(tables.version), caller).where(tables.parent == parent_id)
     return query.order_by(tables.version.number.desc())

@@ -1,0 +1,130 @@
+"""Routes of drafts: what Hub clients have committed, and how it becomes a version."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
+from finmaas_platform.api.idempotency import OnceDep
+from finmaas_platform.api.models import ModelVersionView, show_model_version
+from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
+from finmaas_platform.api.requests import RequestBody
+from finmaas_platform.db.drafts import DraftRow
+from finmaas_platform.domain.hub import RepoKind
+from finmaas_platform.services import drafts
+from finmaas_platform.services.projects import get_project
+
+router = APIRouter(prefix="/drafts", tags=["drafts"])
+
+
+class DraftView(BaseModel):
+    """The files that the next version of a model or dataset will have."""
+
+    id: str
+    kind: str
+    name: str
+    project: str
+    revision: str
+    message: str
+    files: list[dict[str, Any]]
+    size_bytes: int
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    updated_by: str
+
+
+class DraftRelease(RequestBody):
+    """How a draft of a model becomes a version."""
+
+    base: str | None = Field(None, max_length=200, description="What an adapter was trained on, e.g. `qwen3@1`.")
+    description: str | None = Field(None, max_length=10_000, description="Left out: the message of the last commit.")
+
+
+def show_draft(row: DraftRow) -> DraftView:
+    """The row as the API shows it."""
+    return DraftView(
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        project=row.project.ref,
+        revision=row.revision,
+        message=row.message,
+        files=row.files,
+        size_bytes=sum(file["size"] for file in row.files),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        updated_at=row.updated_at,
+        updated_by=row.updated_by,
+    )
+
+
+@router.get("", summary="List drafts")
+def list_drafts(
+    caller: CallerDep,
+    session: SessionDep,
+    kind: RepoKind | None = None,
+    project: Annotated[str | None, Query(description="Only of this project, `tenant/project`.")] = None,
+    limit: LimitParam = DEFAULT_LIMIT,
+    cursor: CursorParam = None,
+) -> Page[DraftView]:
+    """The open drafts in the caller's sight, newest first."""
+    query = drafts.select_drafts(session, caller, kind, project)
+    return paginate(session, query, DraftRow.id, limit, cursor).view(show_draft)
+
+
+@router.get("/{kind}/{tenant}/{project}/{name}", summary="Show a draft")
+def get_draft(
+    kind: RepoKind, tenant: str, project: str, name: str, caller: CallerDep, session: SessionDep
+) -> DraftView:
+    """With its files."""
+    return show_draft(
+        drafts.get_draft(session, caller, kind, get_project(session, caller, f"{tenant}/{project}"), name)
+    )
+
+
+@router.delete("/{kind}/{tenant}/{project}/{name}", status_code=204, summary="Discard a draft")
+def discard_draft(
+    kind: RepoKind, tenant: str, project: str, name: str, caller: CallerDep, session: SessionDep, deps: DepsDep
+) -> None:
+    """Its files are gone, but for those that a version has as well."""
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    drafts.discard(session, caller, deps.clock.now(), drafts.get_draft(session, caller, kind, owner, name))
+
+
+@router.post(
+    "/model/{tenant}/{project}/{name}/release",
+    status_code=201,
+    summary="Release a draft of a model",
+    response_model=ModelVersionView,
+)
+def release_draft(
+    tenant: str,
+    project: str,
+    name: str,
+    body: DraftRelease,
+    caller: CallerDep,
+    session: SessionDep,
+    deps: DepsDep,
+    once: OnceDep,
+) -> Any:
+    """Makes it the next version, checked as every version is. The draft is gone then."""
+
+    def release() -> ModelVersionView:
+        row = drafts.release_model(
+            session,
+            deps.store,
+            caller,
+            deps.clock.now(),
+            get_project(session, caller, f"{tenant}/{project}"),
+            name,
+            body.base,
+            body.description or "",
+        )
+        return show_model_version(row)
+
+    return once.run(session, release)
