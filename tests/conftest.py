@@ -7,11 +7,16 @@ ALLOWED_SKIPS. Any other skip fails the run, and all are printed (`-ra`).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no Node.js", "no real data")
+if TYPE_CHECKING:
+    from finmaas_registry.s3_client import S3Address
+
+ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no Node.js", "no real data", "no S3 server")
 _forbidden_skips: list[str] = []
 
 
@@ -22,6 +27,18 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("no real data: set FINMAAS_DATA to its folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[S3Address]:
+    """A running S3 server with the tests' bucket in it; one for the whole run."""
+    from s3_server import run_s3
+
+    from finmaas_registry.s3_store import S3Store
+
+    with run_s3() as address:
+        S3Store(address).ensure_bucket()
+        yield address
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from finmaas_core.errors import EnvironmentFault
@@ -44,6 +44,15 @@ class Settings(BaseSettings):
     # The largest file that can be imported as a dataset, and the largest single file of a model.
     max_dataset_bytes: int = 16 << 30
     max_blob_bytes: int = 64 << 30
+    # Where blobs lie. Empty: a folder of the home. Else the address of an S3 server (MinIO, Ceph, AWS).
+    s3_endpoint: str = ""
+    s3_bucket: str = "finmaas"
+    s3_region: str = "us-east-1"
+    s3_prefix: str = "blobs/"
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+    # A file with the certificate authorities that sign the server's certificate; empty: the usual ones.
+    s3_ca_file: Path | None = None
 
     @property
     def paths(self) -> Home:

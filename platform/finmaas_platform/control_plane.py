@@ -22,7 +22,7 @@ from finmaas_platform.deps import Deps, PlatformSecrets
 from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.bootstrap import bootstrap
 from finmaas_platform.services.dataset_imports import import_scratch
-from finmaas_registry.store import FolderStore
+from finmaas_platform.stores import make_store
 
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 5
@@ -39,8 +39,7 @@ def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock 
     cluster = cluster or RayCluster(
         settings.dashboard_url, home.ray_token, http_host=settings.host, http_port=settings.port("serve_http")
     )
-    store = FolderStore(home.blobs)
-    store.sweep()
+    store = make_store(settings)
     deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home))
     _sweep_imports(import_scratch(deps))
     return deps

@@ -1,6 +1,6 @@
 """Where bytes lie: a content-addressed store of immutable blobs, named by their SHA-256.
 
-The port asks for five verbs only, so that a folder, S3 and memory can all serve it. It knows nothing of tenants,
+The port asks for few verbs, so that a folder, S3 and memory can all serve it. It knows nothing of tenants,
 versions or file names: who may see a blob is the control plane's business. Blobs are never changed; the database
 row that names a digest is the commit point of whatever was written.
 """
@@ -12,13 +12,16 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from finmaas_core.errors import Corrupt, NotFound, StoreFull
 from finmaas_core.quantities import check_digest
+from finmaas_registry.hashing import SideHasher
+from finmaas_registry.sealing import PLAIN, Codec
 
 CHUNK_BYTES = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
@@ -54,6 +57,10 @@ class BlobStore(Protocol):
         """Every digest, in no order."""
         ...
 
+    def delete(self, digest: str) -> None:
+        """Removes a blob; one that is not there is fine. Only garbage collection calls this."""
+        ...
+
 
 def read_chunks(file: IO[bytes], size: int = CHUNK_BYTES) -> Iterator[bytes]:
     """The rest of a binary file in chunks; the file is left open."""
@@ -70,12 +77,15 @@ def put_file(store: BlobStore, path: Path) -> Stored:
 class FolderStore:
     """Blobs as files `ab/cd/abcd…` of one folder; several processes may write to it at once.
 
+    The first codec writes, all of them read: so encryption can be switched on (or off) with blobs there already.
+
     A blob is written to a scratch file, synced, and renamed into place, so a reader sees all of it or nothing. Writers
     hold a lock on their scratch file: one without a living writer is known by that, and removed by `sweep`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, codecs: Sequence[Codec] = (PLAIN,)) -> None:
         self.root = root
+        self._codecs = codecs
         self._scratch = root / "tmp"
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -86,22 +96,27 @@ class FolderStore:
         return self._write(check_digest(digest), chunks)
 
     def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:
-        try:
-            file = self._path(digest).open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise _no_blob(digest) from error
-        file.seek(offset)
-        return _read_and_close(file)
+        for codec in self._codecs:
+            with suppress(FileNotFoundError):
+                return codec.unseal(partial(_read_from, self._path(digest, codec)), offset)
+        raise _no_blob(digest)
 
     def stat(self, digest: str) -> int | None:
-        try:
-            return self._path(digest).stat().st_size
-        except FileNotFoundError:
-            return None
+        for codec in self._codecs:
+            with suppress(FileNotFoundError):
+                return codec.plain_size(self._path(digest, codec).stat().st_size)
+        return None
 
     def list(self) -> Iterator[str]:
         for path in self.root.glob("??/??/*"):
-            yield path.name
+            yield path.name.partition(".")[0]
+
+    def delete(self, digest: str) -> None:
+        for codec in self._codecs:
+            path = self._path(digest, codec)
+            with suppress(FileNotFoundError):
+                path.unlink()
+                _sync_folder(path.parent)
 
     def sweep(self) -> int:
         """Removes what writers that were killed left behind, and says how many files that were. Safe at any time."""
@@ -113,13 +128,13 @@ class FolderStore:
                     removed += 1
         return removed
 
-    def _path(self, digest: str) -> Path:
+    def _path(self, digest: str, codec: Codec | None = None) -> Path:
         check_digest(digest)
-        return self.root / digest[:2] / digest[2:4] / digest
+        return self.root / digest[:2] / digest[2:4] / f"{digest}{(codec or self._codecs[0]).suffix}"
 
     def _write(self, wanted: str | None, chunks: Iterable[bytes]) -> Stored:
         with self._scratch_file() as (file, scratch), _naming_full_disk(self.root):
-            stored = _copy(chunks, file.write)
+            stored = _copy(chunks, self._codecs[0], file.write)
             _check_is(wanted, stored.digest)
             final = self._path(stored.digest)
             if final.exists():
@@ -179,6 +194,9 @@ class MemoryStore:
     def list(self) -> Iterator[str]:
         return iter([*self._blobs])
 
+    def delete(self, digest: str) -> None:
+        self._blobs.pop(check_digest(digest), None)
+
     def _write(self, wanted: str | None, chunks: Iterable[bytes]) -> Stored:
         data = b"".join(chunks)
         stored = Stored(hashlib.sha256(data).hexdigest(), len(data))
@@ -191,22 +209,32 @@ class MemoryStore:
         return stored
 
 
-def _copy(chunks: Iterable[bytes], write: Callable[[bytes], int | None]) -> Stored:
-    """Writes every chunk whole (a raw file may take less than it is given), hashing on the way."""
-    sha256 = hashlib.sha256()
-    size = 0
-    for chunk in chunks:
-        sha256.update(chunk)
-        size += len(chunk)
-        rest = chunk
-        while rest:
-            rest = rest[write(rest) or 0 :]
-    return Stored(sha256.hexdigest(), size)
+def _copy(chunks: Iterable[bytes], codec: Codec, write: Callable[[bytes], int | None]) -> Stored:
+    """Writes every chunk whole (a raw file may take less than it is given), hashing beside it."""
+    with SideHasher() as hasher:
+
+        def watch() -> Iterator[bytes]:
+            for chunk in chunks:
+                hasher.update(chunk)
+                yield chunk
+
+        for chunk in codec.seal(watch()):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[write(rest) or 0 :]  # type: ignore[arg-type]
+        return Stored(hasher.hexdigest(), hasher.size)
 
 
 def _check_is(wanted: str | None, found: str) -> None:
     if wanted is not None and wanted != found:
         raise Corrupt(f"the bytes have the digest {found}, not {wanted}; read the file again and send it whole")
+
+
+def _read_from(path: Path, offset: int) -> Iterator[bytes]:
+    """Opens at once, so that a blob which is collected meanwhile can still be read to its end."""
+    file = path.open("rb", buffering=0)
+    file.seek(offset)
+    return _read_and_close(file)
 
 
 def _read_and_close(file: IO[bytes]) -> Iterator[bytes]:

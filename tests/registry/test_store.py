@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import own_prefix
 
 from finmaas_core.errors import Corrupt, InvalidInput, NotFound, StoreFull
+from finmaas_registry.s3_store import PART_BYTES, S3Store
+from finmaas_registry.sealing import PLAIN
 from finmaas_registry.store import CHUNK_BYTES, BlobStore, FolderStore, MemoryStore, Stored, put_file
 
 ABSENT = "0" * 64
@@ -20,15 +23,23 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3", "sealed folder", "sealed s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return FolderStore(tmp_path / "blobs") if request.param == "folder" else MemoryStore()
+    kind = request.param.split()[-1]
+    codecs = (request.getfixturevalue("sealed"), PLAIN) if "sealed" in request.param else (PLAIN,)
+    if kind == "s3":
+        return S3Store(own_prefix(request.getfixturevalue("s3_address")), codecs)
+    return FolderStore(tmp_path / "blobs", codecs) if kind == "folder" else MemoryStore()
 
 
 class TestBlobStore:
     """The contract that every adapter keeps."""
 
-    @pytest.mark.parametrize("data", [b"", b"x", b"\x00" * (CHUNK_BYTES + 7)], ids=["empty", "small", "two chunks"])
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"x", b"\x00" * CHUNK_BYTES, b"\x00" * (CHUNK_BYTES + 7), os.urandom(PART_BYTES * 2 + 9)],
+        ids=["empty", "small", "one chunk", "two chunks", "three parts"],
+    )
     def test_gives_back_what_was_put(self, store: BlobStore, data: bytes) -> None:
         assert store.put([data[:3], data[3:]]) == Stored(digest_of(data), len(data))
         assert b"".join(store.open(digest_of(data))) == data
@@ -38,6 +49,10 @@ class TestBlobStore:
         digest, _ = store.put([b"abcdef"])
         assert b"".join(store.open(digest, 4)) == b"ef"
         assert b"".join(store.open(digest, 6)) == b""
+        large = os.urandom(3 * CHUNK_BYTES)
+        digest, _ = store.put([large])
+        for offset in (1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1, 3 * CHUNK_BYTES):
+            assert b"".join(store.open(digest, offset)) == large[offset:]
 
     def test_the_same_bytes_twice_are_one_blob(self, store: BlobStore) -> None:
         store.put([b"same"])
@@ -70,6 +85,20 @@ class TestBlobStore:
     def test_refuses_what_is_no_digest(self, store: BlobStore, name: str) -> None:
         with pytest.raises(InvalidInput):
             store.put_expected(name, [b""])
+
+    def test_refuses_many_parts_that_do_not_match(self, store: BlobStore) -> None:
+        with pytest.raises(Corrupt):
+            store.put_expected(ABSENT, [b"x" * PART_BYTES] * 3)
+        assert [*store.list()] == []
+
+    def test_deletes(self, store: BlobStore) -> None:
+        digest, _ = store.put([b"abc"])
+        store.delete(digest)
+        store.delete(digest)
+        assert store.stat(digest) is None
+        assert [*store.list()] == []
+        assert store.put([b"abc"]).digest == digest
+        assert b"".join(store.open(digest)) == b"abc"
 
     def test_stores_a_file(self, store: BlobStore, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"content")

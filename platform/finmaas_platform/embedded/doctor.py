@@ -19,7 +19,7 @@ import httpx
 import psutil
 from sqlalchemy import text
 
-from finmaas_core.errors import EnvironmentFault
+from finmaas_core.errors import EnvironmentFault, FinmaasError
 from finmaas_core.settings import PORT_OFFSETS, Settings
 from finmaas_platform.db.base import make_engine
 from finmaas_platform.embedded.ports import describe_holder, find_listener, is_free
@@ -201,7 +201,9 @@ def check_port_block(settings: Settings) -> list[Finding]:
 
 
 def check_store(settings: Settings) -> list[Finding]:
-    """The blob store's folder can be written."""
+    """The blob store's folder can be written, or its bucket be reached."""
+    if settings.s3_endpoint:
+        return [_check_bucket(settings)]
     folder = _nearest_existing(settings.paths.blobs)
     if not os.access(folder, os.W_OK):
         return [
@@ -210,6 +212,16 @@ def check_store(settings: Settings) -> list[Finding]:
             )
         ]
     return [Finding("Blob store", f"folder {settings.paths.blobs}", Verdict.OK)]
+
+
+def _check_bucket(settings: Settings) -> Finding:
+    from finmaas_platform.stores import make_store
+
+    try:
+        make_store(settings)
+    except FinmaasError as error:
+        return Finding("Blob store", error.message, Verdict.FAIL, "mend the s3_* settings or the server")
+    return Finding("Blob store", f"bucket {settings.s3_bucket} at {settings.s3_endpoint}", Verdict.OK)
 
 
 def check_database(settings: Settings) -> list[Finding]:

@@ -140,7 +140,7 @@ def _add_manifest(tar: tarfile.TarFile, scratch: Path, database: str) -> None:
 def _add_blobs(tar: tarfile.TarFile, home: Home) -> None:
     """Whole blobs only: what is still being written has no digest for a name."""
     for path in sorted(home.blobs.rglob("*")):
-        if path.is_file() and len(path.name) == 64:
+        if path.is_file() and len(path.name.partition(".")[0]) == 64:  # the name of a sealed one goes on after a dot
             tar.add(path, f"{_BLOBS}/{path.relative_to(home.blobs).as_posix()}")
 
 

@@ -1,0 +1,284 @@
+"""Blobs in a bucket of an S3 server (MinIO, Ceph, AWS), through the `minio` SDK: one object a blob, under its digest.
+
+Small blobs are one request. Large ones go as parts, several at once, and an upload that was killed is taken up again:
+parts that the server holds with the right MD5 are not sent a second time. Reading asks for several ranges ahead. The
+SHA-256 is told before an object becomes visible, so a bucket holds whole blobs only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from minio.datatypes import Part
+from minio.error import S3Error
+
+from finmaas_core.errors import Corrupt, NotFound
+from finmaas_core.quantities import check_digest
+from finmaas_registry.s3_client import S3Address, is_missing, make_client, naming_faults, patiently
+from finmaas_registry.sealing import PLAIN, Codec
+from finmaas_registry.store import CHUNK_BYTES, Stored, read_chunks
+
+PART_BYTES = 16 << 20
+READ_BYTES = 8 << 20
+PARALLEL = 4
+MAX_PARTS = 10_000
+STALE_UPLOAD = timedelta(days=2)
+"""Parts of an upload that nobody took up again for so long are given back."""
+
+
+class S3Store:
+    """A BlobStore over one bucket. Safe for several processes: equal names hold equal bytes, whoever wins."""
+
+    def __init__(self, address: S3Address, codecs: Sequence[Codec] = (PLAIN,)) -> None:
+        self.address = address
+        self._codecs = codecs
+        self._client: Any = make_client(address)
+        self._bucket = address.bucket
+        self._pool = ThreadPoolExecutor(2 * PARALLEL, thread_name_prefix="s3")
+
+    def ensure_bucket(self) -> None:
+        """Makes the bucket where it is missing, with object lock if the server has it."""
+        with naming_faults(self.address):
+            if self._client.bucket_exists(self._bucket):
+                return
+            try:
+                self._client.make_bucket(self._bucket, self.address.region, object_lock=True)
+            except S3Error as error:
+                if error.code not in ("NotImplemented", "InvalidArgument", "MethodNotAllowed"):
+                    raise
+                self._client.make_bucket(self._bucket, self.address.region)
+
+    def put(self, chunks: Iterable[bytes]) -> Stored:
+        """An object needs its name before its first byte, so a stream of unknown digest is spooled first."""
+        with tempfile.SpooledTemporaryFile(PART_BYTES) as spool:
+            sha256, size = hashlib.sha256(), 0
+            for chunk in chunks:
+                sha256.update(chunk)
+                size += len(chunk)
+                spool.write(chunk)
+            spool.seek(0)
+            return self.put_expected(sha256.hexdigest(), read_chunks(spool, CHUNK_BYTES))
+
+    def put_expected(self, digest: str, chunks: Iterable[bytes]) -> Stored:
+        check_digest(digest)
+        check = _Check()
+        parts = _cut(self._codecs[0].seal(check.watch(chunks)))
+        first = next(parts)
+        second = next(parts, None)
+        with naming_faults(self.address):
+            if second is None:
+                check.expect(digest)
+                if self._find_size(digest) is None:
+                    self._client._put_object(self._bucket, self._key(digest), first, _HEADERS.copy())  # noqa: SLF001
+            else:
+                self._put_parts(digest, _chain(first, second, parts), check)
+        return Stored(digest, check.size)
+
+    def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:
+        for codec in self._codecs:
+            with naming_faults(self.address):
+                size = self._find_size(check_digest(digest), codec)
+            if size is not None:
+                return codec.unseal(partial(self._read, self._key(digest, codec), size), offset)
+        raise NotFound(f"there is no blob {digest} in the store")
+
+    def stat(self, digest: str) -> int | None:
+        for codec in self._codecs:
+            with naming_faults(self.address):
+                size = self._find_size(check_digest(digest), codec)
+            if size is not None:
+                return codec.plain_size(size)
+        return None
+
+    def list(self) -> Iterator[str]:
+        with naming_faults(self.address):
+            for found in self._client.list_objects(self._bucket, self.address.prefix, recursive=True):
+                yield found.object_name.removeprefix(self.address.prefix).partition(".")[0]
+
+    def delete(self, digest: str) -> None:
+        """Removes a blob, every version of its object; one that is not there is fine. A retained one stays."""
+        with naming_faults(self.address):
+            keys = {self._key(check_digest(digest), codec) for codec in self._codecs}
+            for key in keys:
+                versions = self._client.list_objects(self._bucket, key, include_version=True)
+                for found in [one for one in versions if one.object_name == key]:
+                    self._client.remove_object(self._bucket, key, found.version_id)
+
+    def retain(self, digest: str, until: datetime) -> bool:
+        """Locks a blob's object against change and removal until then; False where the server has no object lock."""
+        from minio.commonconfig import COMPLIANCE
+        from minio.retention import Retention
+
+        with naming_faults(self.address):
+            try:
+                self._client.set_object_retention(self._bucket, self._key(digest), Retention(COMPLIANCE, until))
+            except S3Error as error:
+                if error.code in ("InvalidRequest", "NotImplemented", "InvalidArgument", "MethodNotAllowed"):
+                    return False
+                raise
+        return True
+
+    def sweep(self) -> int:
+        """Gives back parts of uploads that were killed and not taken up again, and says how many uploads that were."""
+        with naming_faults(self.address):
+            stale = [
+                one
+                for one in self._uploads(self.address.prefix)
+                if datetime.now(one.initiated_time.tzinfo) - one.initiated_time > STALE_UPLOAD
+            ]
+            for one in stale:
+                self._client._abort_multipart_upload(self._bucket, one.object_name, one.upload_id)  # noqa: SLF001
+        return len(stale)
+
+    def _key(self, digest: str, codec: Codec | None = None) -> str:
+        return f"{self.address.prefix}{digest}{(codec or self._codecs[0]).suffix}"
+
+    def _find_size(self, digest: str, codec: Codec | None = None) -> int | None:
+        try:
+            size: int = patiently(lambda: self._client.stat_object(self._bucket, self._key(digest, codec)).size)
+        except S3Error as error:
+            if is_missing(error):
+                return None
+            raise
+        return size
+
+    # --- writing in parts ---------------------------------------------------------------------------------------
+
+    def _put_parts(self, digest: str, parts: Iterator[bytes], check: _Check) -> None:
+        """Sends parts, PARALLEL at once, while later ones are read and hashed; completes only the right digest."""
+        key = self._key(digest)
+        upload, held = self._find_upload(key) if self._codecs[0] is PLAIN else (None, {})
+        upload = upload or self._client._create_multipart_upload(self._bucket, key, _HEADERS.copy())  # noqa: SLF001
+        sending: deque[Future[Part]] = deque()
+        sent: deque[Part] = deque()
+        try:
+            for number, data in enumerate(parts, start=1):
+                if len(sending) == PARALLEL:
+                    sent.append(sending.popleft().result())
+                sending.append(self._pool.submit(self._send_part, key, upload, number, data, held.get(number)))
+            sent.extend(future.result() for future in sending)
+            check.expect(digest)
+        except Corrupt:
+            self._client._abort_multipart_upload(self._bucket, key, upload)  # noqa: SLF001
+            raise
+        finally:
+            for future in sending:
+                future.cancel()
+        self._complete(digest, key, upload, sent)
+
+    def _send_part(self, key: str, upload: str, number: int, data: bytes, held: str | None) -> Part:
+        if held is not None and held == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return Part(number, held)
+        etag = patiently(lambda: self._client._upload_part(self._bucket, key, data, None, upload, number))  # noqa: SLF001
+        return Part(number, etag)
+
+    def _complete(self, digest: str, key: str, upload: str, parts: Sequence[Part]) -> None:
+        try:
+            self._client._complete_multipart_upload(self._bucket, key, upload, [*parts])  # noqa: SLF001
+        except S3Error as error:
+            # Another writer of the same bytes took up the same upload and was first.
+            if error.code != "NoSuchUpload" or self._find_size(digest) is None:
+                raise
+
+    def _find_upload(self, key: str) -> tuple[str | None, dict[int, str]]:
+        """An unfinished upload of the same name, and the MD5 of each part that the server holds."""
+        for one in self._uploads(key):
+            if one.object_name == key:
+                return one.upload_id, dict(self._parts(key, one.upload_id))
+        return None, {}
+
+    def _uploads(self, prefix: str) -> Sequence[Any]:
+        found: Sequence[Any] = self._client._list_multipart_uploads(self._bucket, prefix=prefix).uploads  # noqa: SLF001
+        return found
+
+    def _parts(self, key: str, upload: str) -> Iterator[tuple[int, str]]:
+        marker: str | None = None
+        while True:
+            page = self._client._list_parts(self._bucket, key, upload, part_number_marker=marker)  # noqa: SLF001
+            for part in page.parts:
+                yield part.part_number, part.etag.strip('"')
+            if not page.is_truncated:
+                return
+            marker = str(page.next_part_number_marker)
+
+    # --- reading in ranges --------------------------------------------------------------------------------------
+
+    def _read(self, key: str, size: int, offset: int) -> Iterator[bytes]:
+        """Ranges in order, PARALLEL of them under way."""
+        starts = iter(range(offset, size, READ_BYTES))
+        coming: deque[Future[bytes]] = deque()
+        try:
+            for start in starts:
+                coming.append(self._pool.submit(self._read_range, key, start, min(READ_BYTES, size - start)))
+                if len(coming) == PARALLEL:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+    def _read_range(self, key: str, start: int, length: int) -> bytes:
+        def ask() -> bytes:
+            with naming_faults(self.address):
+                response = self._client.get_object(self._bucket, key, start, length)
+            with closing(response):
+                data: bytes = response.read()
+                response.release_conn()
+            if len(data) != length:
+                raise ConnectionError(f"{len(data)} of {length} bytes came")
+            return data
+
+        with naming_faults(self.address):
+            return patiently(ask)
+
+
+_HEADERS = {"Content-Type": "application/octet-stream"}
+
+
+@dataclass
+class _Check:
+    """Hashes a stream on its way."""
+
+    size: int = 0
+    _sha256: Any = field(default_factory=hashlib.sha256)
+
+    def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._sha256.update(chunk)
+            self.size += len(chunk)
+            yield chunk
+
+    def expect(self, digest: str) -> None:
+        found = self._sha256.hexdigest()
+        if found != digest:
+            raise Corrupt(f"the bytes have the digest {found}, not {digest}; read the file again and send it whole")
+
+
+def _cut(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A stream as parts of PART_BYTES; at least one, which may be empty. Parts grow so that MAX_PARTS suffice."""
+    part, count = bytearray(), 0
+    for chunk in chunks:
+        part += chunk
+        size = PART_BYTES << (count // 2000)
+        if len(part) >= size:
+            count += 1
+            yield bytes(part[:size])
+            del part[:size]
+    if part or not count:
+        yield bytes(part)
+
+
+def _chain(first: bytes, second: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield second
+    yield from rest
