@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-serving docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-serving peers docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,22 @@ format: setup ## let ruff mend what it can
 
 bench: bench-gateway bench-serving ## every benchmark; JSON in build/bench
 
-bench-gateway: setup ## the gateway against its own upstream
-	$(RUN)/python tests/benchmarks/bench_gateway.py
+bench-gateway: setup peers ## the gateway beside LiteLLM, Portkey and nginx, on one upstream
+	$(RUN)/python tests/benchmarks/bench_gateway.py $(ARGS)
+
+peers: setup build/peers/litellm/.installed build/peers/portkey/.installed ## install the gateways that ours is compared with, in build/peers
+
+build/peers/litellm/.installed: requirements/peers.txt
+	@rm -rf build/peers/litellm && mkdir -p build/peers
+	$(RUN)/uv venv --quiet --python $(RUN)/python build/peers/litellm
+	$(RUN)/uv pip install --quiet --python build/peers/litellm/bin/python --no-deps --require-hashes -r requirements/peers.txt
+	@touch $@
+
+build/peers/portkey/.installed: tests/benchmarks/peers/portkey/package-lock.json
+	@mkdir -p build/peers/portkey && cp tests/benchmarks/peers/portkey/package*.json build/peers/portkey/
+	@if command -v npm > /dev/null; then npm ci --silent --ignore-scripts --prefix build/peers/portkey; \
+	  else echo "npm is not installed, so Portkey's gateway is left out (apt-get install npm)"; fi
+	@touch $@
 
 bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
 	$(RUN)/python tests/benchmarks/bench_masking.py

@@ -30,3 +30,6 @@ PY
 "$uv" pip compile requirements/clients.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links --quiet -o requirements/clients.txt
 (cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --silent)
+# Gateways that the benchmark runs beside ours.
+"$uv" pip compile requirements/peers.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --quiet -o requirements/peers.txt

@@ -1,387 +1,248 @@
-"""What the gateway adds to a call: requests a second, latency, processor time for each streamed chunk.
+"""The gateway beside its peers: requests a second, added latency, streams, memory, and what each feature costs.
 
-    python tests/benchmarks/bench_gateway.py [--seconds 5] [--out build/bench/gateway.json]
+    python tests/benchmarks/bench_gateway.py [--seconds 5] [--memory-requests 1000000] [--only peers,latency,…]
+                                             [--out build/bench/gateway.json]
 
-Three processes: an upstream with fixed answers, the gateway as it runs in production (its feeds find a small stand-in
-for the control plane and for Ray's dashboard in the upstream's process), and this one, which loads them. Every answer
-is checked. Measured twice: bare (keys, metering), and with everything on (the strict policy: 24 rules both ways, marks,
-provenance). The figures are of one machine at one time: read them beside the direct ones of the same run.
+Each proxy runs alone, one process on one core, in front of the same upstream; load and upstream share the other core.
+Every answer is checked. Figures are of one machine at one time: compare within a run.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import hashlib
-import hmac
 import json
 import multiprocessing
 import os
 import platform
-import signal
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import httptools
-import msgspec
-import psutil
-import uvloop
+import gateway_peers as peers
+from gateway_load import Target, closed_loop, open_loop, streams
+from gateway_peers import Proxy
+from gateway_world import APP, CHAT, OTHER_CORE, StreamUpstream, chat_body, pin, serve_delayed, upstream, wait_for_port
 
-from finmaas_serving.guard.policy import strict_policy
+from finmaas_serving.guard.policy import Action, Marks, PolicyDocument, RuleUse, strict_policy
 
-KEY, PEPPER = "fmk_bench", "pepper"
-MODEL = "default/default/bench"
-APP = "ep_bench"
-CHUNKS = 256
-TEXT = "客户询问信用卡账单的还款日期 and how to dispute a charge. " * 12
-SIDES = ("bare", "everything_on")
-
-
-def _body(text: str, **more: Any) -> bytes:
-    """As the OpenAI clients write it: no spaces, UTF-8 as it is."""
-    value = {"model": "bench", "messages": [{"role": "user", "content": text}], **more}
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+CONNECTIONS = 32
+OPEN_RATE = 5_000
+DELAY_S = 0.002
+STRICT = strict_policy()
+PARTS: dict[str, PolicyDocument] = {
+    "screening requests": PolicyDocument(tuple(RuleUse(one.rule, one.input) for one in STRICT.rules)),
+    "screening answers": PolicyDocument(tuple(RuleUse(one.rule, Action.OFF, one.output) for one in STRICT.rules)),
+    "visible mark": PolicyDocument(marks=Marks(text=STRICT.marks.text)),
+    "sealed provenance": PolicyDocument(marks=Marks(provenance=True)),
+}
 
 
-BODY = _body(TEXT[:440], max_tokens=64)  # 1 KB
-STREAM_BODY = _body("hi", stream=True)
+class Bench:
+    """One run of the benchmark: its folder, its upstreams, how long each load lasts."""
+
+    def __init__(self, folder: Path, port: int, stream_port: int, seconds: float, memory_requests: int) -> None:
+        self.folder, self.port, self.stream_port = folder, port, stream_port
+        self.seconds, self.memory_requests = seconds, memory_requests
+        self.wrong = 0
+
+    def ours(self, policy: PolicyDocument | None, *, stream: bool = False) -> AbstractContextManager[Proxy]:
+        return peers.ours(self.folder, self.stream_port if stream else self.port, policy, stream=stream)
+
+    def closed(self, proxy: Proxy, connections: int = CONNECTIONS, seconds: float | None = None) -> dict[str, Any]:
+        """A closed loop after a second of warming up, with the processor time of the proxy."""
+        closed_loop(proxy.target, connections, 1, self.folder)
+        before = proxy.cpu_s()
+        found = closed_loop(proxy.target, connections, seconds or self.seconds, self.folder)
+        return self._note(found, proxy.cpu_s() - before)
+
+    def _note(self, found: dict[str, Any], cpu_s: float) -> dict[str, Any]:
+        self.wrong += found.get("wrong", 0) + found.get("cut", 0)
+        if found.get("requests"):
+            found["cpu_us_per_request"] = round(cpu_s / found["requests"] * 1e6, 2)
+        if found.get("chunks"):
+            found["cpu_us_per_chunk"] = round(cpu_s / found["chunks"] * 1e6, 2)
+        return found
+
+    def direct(self) -> Target:
+        return Target(self.port, chat_body(), path=f"/{APP}{CHAT}")
+
+    # The parts of the report.
+
+    def measure_peers(self) -> dict[str, Any]:
+        """Requests a second of each, closed loop."""
+        runs: dict[str, Any] = {"direct": closed_loop(self.direct(), CONNECTIONS, self.seconds, self.folder)}
+        start: dict[str, Callable[[], AbstractContextManager[Proxy]]] = {
+            "ours_bare": lambda: self.ours(None),
+            "ours": lambda: self.ours(STRICT),
+            "nginx": lambda: peers.nginx(self.folder, self.port),
+            "portkey": lambda: peers.portkey(self.folder, self.port),
+            "litellm": lambda: peers.litellm(self.folder, self.port),
+        }
+        for name, begin in start.items():
+            if (why := peers.missing(name)) is not None:
+                runs[name] = {"missing": why}
+                continue
+            with begin() as proxy:
+                runs[name] = {"version": proxy.version, **self.closed(proxy)}
+            if name not in ("ours", "ours_bare", "nginx"):
+                runs[name]["error_rate"] = round(runs[name]["wrong"] / max(1, runs[name]["requests"]), 5)
+            _say(name, runs[name])
+        rps = {name: run.get("rps") for name, run in runs.items()}
+        ratios = {f"ratio_{peer}": _ratio(rps["ours"], rps[peer]) for peer in ("litellm", "portkey", "nginx")}
+        keys = {f"rps_{peer}": rps[peer] for peer in ("litellm", "portkey", "nginx", "direct")}
+        return {"rps": rps["ours"], "rps_bare": rps["ours_bare"], **keys, **ratios, "throughput": runs}
+
+    def measure_latency(self) -> dict[str, Any]:
+        """Added at one connection and at 5,000 a second, after the generator was checked on a known delay."""
+        runs: dict[str, Any] = {"generator_check": self._check_generator()}
+        loads: dict[str, Callable[[Target], dict[str, Any]]] = {
+            "one": lambda target: closed_loop(target, 1, self.seconds, self.folder),
+            "open": lambda target: open_loop(target, OPEN_RATE, self.seconds),
+        }
+        with self.ours(STRICT) as proxy:
+            for name, load in loads.items():
+                load(proxy.target)
+                for side, target in (("direct", self.direct()), ("gateway", proxy.target)):
+                    before = proxy.cpu_s()
+                    runs[f"{name}_{side}"] = self._note(load(target), proxy.cpu_s() - before)
+                    _say(f"{name} {side}", runs[f"{name}_{side}"])
+        added: dict[str, Any] = {}
+        for name, label in (("one", "1_connection"), ("open", f"{OPEN_RATE}_per_s")):
+            for point in ("p50", "p99"):
+                gateway, direct = (runs[f"{name}_{side}"][f"{point}_ms"] for side in ("gateway", "direct"))
+                added[f"added_{point}_ms_{label}"] = round(gateway - direct, 4)
+        return {**added, "latency": runs}
+
+    def _check_generator(self) -> dict[str, Any]:
+        port = peers.free_base()
+        process = multiprocessing.Process(target=serve_delayed, args=(port, DELAY_S), daemon=True)
+        process.start()
+        wait_for_port(port)
+        found = open_loop(Target(port, chat_body()), 500, 3)
+        process.kill()
+        if not DELAY_S * 1000 <= found["p50_ms"] <= DELAY_S * 1000 + 0.5:
+            raise SystemExit(f"the load generator measured {found['p50_ms']} ms where the upstream waits {DELAY_S} s")
+        return {"known_delay_ms": DELAY_S * 1000, **found}
+
+    def measure_streams(self) -> dict[str, Any]:
+        """Chunks through all guardrails: as many as go, and what each is delayed by when there is room."""
+        runs: dict[str, Any] = {}
+        direct = Target(self.stream_port, chat_body(stream=True), path=f"/{APP}{CHAT}")
+        with self.ours(STRICT, stream=True) as proxy:
+            for count in (8, 256):
+                for side, target in (("direct", direct), ("gateway", proxy.target)):
+                    before = proxy.cpu_s()
+                    found = streams(target, count, self.seconds)
+                    runs[f"{count}_{side}"] = self._note(found, proxy.cpu_s() - before)
+                    _say(f"{count} streams {side}", runs[f"{count}_{side}"])
+        return {
+            "chunks_per_s": runs["256_gateway"]["chunks_per_s"],
+            "added_chunk_p50_ms": round(runs["8_gateway"]["chunk_p50_ms"] - runs["8_direct"]["chunk_p50_ms"], 4),
+            "cpu_us_per_chunk": runs["256_gateway"]["cpu_us_per_chunk"],
+            "streaming": runs,
+        }
+
+    def measure_memory(self) -> dict[str, Any]:
+        """Held after 10,000 requests and after many more."""
+        with self.ours(STRICT) as proxy:
+            done, first = 0, 0
+            while done < self.memory_requests:
+                found = closed_loop(proxy.target, CONNECTIONS, 1 if not first else self.seconds, self.folder)
+                done += found["requests"]
+                self.wrong += found["wrong"]
+                if not first and done >= 10_000:
+                    first, at_first = proxy.rss(), done
+            last = proxy.rss()
+        found = {"requests_first": at_first, "rss_first": first, "requests_last": done, "rss_last": last}
+        _say("memory", found)
+        return {"memory_ratio": round(last / first, 4), "memory": found}
+
+    def measure_parts(self) -> dict[str, Any]:
+        """What each feature adds, in microseconds of processor time a request."""
+        costs: dict[str, float] = {}
+        with self.ours(None) as proxy:
+            costs["bare: HTTP both ways, key, route, metering"] = self.closed(proxy)["cpu_us_per_request"]
+        bare = costs["bare: HTTP both ways, key, route, metering"]
+        for name, policy in PARTS.items():
+            with self.ours(policy) as proxy:
+                costs[f"+ {name}"] = round(self.closed(proxy)["cpu_us_per_request"] - bare, 2)
+        with self.ours(STRICT) as proxy:
+            costs["everything on"] = self.closed(proxy)["cpu_us_per_request"]
+        _say("costs", costs)
+        return {"us_per_feature": costs}
 
 
-def _event(value: dict[str, Any]) -> bytes:
-    line = b"data: " + json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(line), line)
+def measure_open_streams(bench: Bench, count: int) -> dict[str, Any]:
+    """Many streams at once, each read to its end, in one process."""
+    port = peers.free_base() + 5
+    slow = multiprocessing.Process(target=_slow_streams, args=(port,), daemon=True)
+    slow.start()
+    wait_for_port(port)
+    with peers.ours(bench.folder, port, STRICT, stream=True) as proxy:
+        before = proxy.rss()
+        reader = multiprocessing.Pool(1)
+        reading = reader.apply_async(streams, (proxy.target, count, 0))
+        peak = before
+        while not reading.ready():
+            peak = max(peak, proxy.rss())
+            reading.wait(0.2)
+        found = reading.get()
+        reader.terminate()
+    slow.kill()
+    bench.wrong += found["cut"]
+    found.update({"rss_before": before, "rss_peak": peak})
+    _say("open streams", found)
+    return {"open_streams": count, "open_streams_cut": found["cut"], "open_streams_peak_bytes": peak, "streams": found}
 
 
-def _answers() -> tuple[bytes, bytes, bytes, list[bytes]]:
-    usage = {"prompt_tokens": 300, "total_tokens": 364, "completion_tokens": 64}
-    base = {"id": "chatcmpl-0", "object": "chat.completion", "created": 1, "model": MODEL}
-    choice = {"index": 0, "message": {"role": "assistant", "content": TEXT[:330]}, "finish_reason": "stop"}
-    body = json.dumps({**base, "choices": [choice], "usage": usage}, separators=(",", ":"), ensure_ascii=False).encode()
-    whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-    base["object"] = "chat.completion.chunk"
-    events = []
-    for i in range(CHUNKS):
-        delta = {"index": 0, "delta": {"content": " 你好 word"}, "logprobs": None, "finish_reason": None}
-        count = {"prompt_tokens": 300, "total_tokens": 301 + i, "completion_tokens": i + 1}
-        events.append(_event({**base, "choices": [delta], "usage": count}))
-    tail = _event({**base, "choices": [], "usage": usage}) + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
-    return whole, head, tail, events
+def _slow_streams(port: int) -> None:
+    pin(OTHER_CORE)
+    StreamUpstream(port, 0.25).run()
 
 
-class Upstream(asyncio.Protocol):
-    """Fixed answers. Streams advance together, one chunk each at every step, as an engine's batch does."""
-
-    whole, head, tail, events = _answers()
-    step_s = 0.01
-    streams: ClassVar[dict[Upstream, int]] = {}
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport, self.parser = transport, httptools.HttpRequestParser(self)
-        self.body = b""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.streams.pop(self, None)
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        body, self.body = self.body, b""
-        if b'"stream":true' in body.replace(b" ", b""):
-            self.transport.write(self.head)
-            self.streams[self] = 0
-        else:
-            self.transport.write(self.whole)
-
-    @classmethod
-    async def step(cls) -> None:
-        """Sends the next chunk of every stream."""
-        while True:
-            await asyncio.sleep(cls.step_s)
-            for stream, i in list(cls.streams.items()):
-                last = i == CHUNKS
-                stream.transport.write(cls.tail if last else cls.events[i])
-                if last:
-                    del cls.streams[stream]
-                else:
-                    cls.streams[stream] = i + 1
+def _ratio(mine: float, other: float | None) -> float | None:
+    return round(mine / other, 3) if other else None
 
 
-class Neighbours(asyncio.Protocol):
-    """What the gateway's feeds ask: the snapshot, the replicas, and where usage goes."""
-
-    def __init__(self, replica_port: int, everything_on: bool) -> None:
-        self.replica_port, self.everything_on = replica_port, everything_on
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport, self.parser = transport, httptools.HttpRequestParser(self)
-        self.body = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_url(self, url: bytes) -> None:
-        self.url = url
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        body, self.body = self.body, b""
-        if self.url.startswith(b"/api/v1/gateway/snapshot?after=-1"):
-            self._answer(_snapshot(self.everything_on))
-        elif self.url.startswith(b"/api/v1/gateway/snapshot"):
-            later = b"HTTP/1.1 304 Not Modified\r\n\r\n"
-            asyncio.get_running_loop().call_later(5, self.transport.write, later)
-        elif self.url.startswith(b"/api/v1/gateway/usage"):
-            self._answer({"accepted_through": json.loads(body)["records"][-1]["seq"]})
-        else:
-            target = {"ip": "127.0.0.1", "port": self.replica_port, "name": "SERVE_REPLICA::bench"}
-            group = {"app_name": APP, "protocol": "HTTP", "targets": [target]}
-            self._answer({"applications": {APP: {}}, "target_groups": [group]})
-
-    def _answer(self, value: Any) -> None:
-        body = json.dumps(value).encode()
-        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
-
-
-def _snapshot(everything_on: bool) -> dict[str, Any]:
-    ids = {"project_id": "prj_1", "project": "default/default", "tenant_id": "ten_1"}
-    key = {"hash": hmac.new(PEPPER.encode(), KEY.encode(), hashlib.sha256).hexdigest(), "key_id": "key_1", "name": "b"}
-    route = {
-        "endpoint_id": APP, "name": MODEL, "short_name": "bench", "project_id": "prj_1", "app": APP,
-        "model_name": MODEL, "model_version_id": "mdv_1", "model_version": "b@1", "state": "ready", "max_model_len": 1,
-    }  # fmt: skip
-    keys = [{**key, **ids, "models": ["*"]}]
-    policy = {"project_id": "prj_1", "digest": "d", "document": msgspec.to_builtins(strict_policy())}
-    policies = [policy] if everything_on else []
-    return {"number": 1, "issued_at": "now", "keys": keys, "routes": [route], "grants": [], "policies": policies}
-
-
-def _serve_upstream(port: int, api_port: int, dashboard_port: int, ready: Any, everything_on: bool) -> None:
-    _pin(1)
-
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        await loop.create_server(Upstream, "127.0.0.1", port, backlog=4096)
-        for other in (api_port, dashboard_port):
-            await loop.create_server(lambda: Neighbours(port, everything_on), "127.0.0.1", other)
-        ready.set()
-        await Upstream.step()
-
-    uvloop.run(serve())
-
-
-class Client(asyncio.Protocol):
-    """One connection that asks again as soon as it has the whole answer."""
-
-    def __init__(self, request: bytes, load: Load) -> None:
-        self.request, self.load = request, load
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.parser = httptools.HttpResponseParser(self)
-        self.ask()
-
-    def ask(self) -> None:
-        self.size = self.chunks = 0
-        self.done = False
-        self.started = time.perf_counter()
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_body(self, data: bytes) -> None:
-        self.size += len(data)
-        self.chunks += data.count(b"data: {")
-        self.done = self.done or b"data: [DONE]" in data or b'"finish_reason":"stop"' in data
-
-    def on_message_complete(self) -> None:
-        self.load.note(self)
-        if time.perf_counter() < self.load.until:
-            self.ask()
-        else:
-            self.transport.close()
-            self.load.open -= 1
-            if not self.load.open:
-                self.load.finished.set()
-
-
-class Load:
-    """What a run of connections saw."""
-
-    def __init__(self, seconds: float, connections: int) -> None:
-        self.until = time.perf_counter() + seconds
-        self.open = connections
-        self.finished = asyncio.Event()
-        self.times: list[float] = []
-        self.chunks = self.wrong = 0
-
-    def note(self, client: Client) -> None:
-        self.times.append(time.perf_counter() - client.started)
-        self.chunks += client.chunks
-        if client.parser.get_status_code() != 200 or not client.done:
-            self.wrong += 1
-
-
-def _request(path: str, body: bytes) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: b\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-async def _load(port: int, request: bytes, connections: int, seconds: float, pid: int) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    load = Load(seconds, connections)
-    process = psutil.Process(pid)
-    before, began = sum(process.cpu_times()[:2]), time.perf_counter()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Client(request, load), "127.0.0.1", port)
-    await load.finished.wait()
-    took = time.perf_counter() - began
-    cpu = sum(process.cpu_times()[:2]) - before
-    times = sorted(load.times)
-    return {
-        "connections": connections,
-        "requests": len(times),
-        "wrong": load.wrong,
-        "rps": round(len(times) / took, 1),
-        "p50_ms": round(statistics.median(times) * 1000, 4),
-        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 4),
-        "chunks": load.chunks,
-        "chunks_per_s": round(load.chunks / took, 1),
-        "process_cpu_s": round(cpu, 3),
-        "cpu_us_per_request": round(cpu / len(times) * 1e6, 2),
-        "cpu_us_per_chunk": round(cpu / load.chunks * 1e6, 2) if load.chunks else None,
-    }
-
-
-def _start_gateway(home: Path, base: int) -> subprocess.Popen[bytes]:
-    secrets = home / "secrets"
-    secrets.mkdir(parents=True)
-    for name, text in (("pepper", PEPPER), ("gateway.token", "fmg_bench")):
-        (secrets / name).write_text(text)
-    env = {**os.environ, "FINMAAS_HOME": str(home), "FINMAAS_PORT_BASE": str(base)}
-    log = (home / "gateway.log").open("wb")
-    gateway = subprocess.Popen([sys.executable, "-m", "finmaas_serving.gateway"], env=env, stderr=log)
-    psutil.Process(gateway.pid).cpu_affinity([0])
-    return gateway
-
-
-def _pin(core: int) -> None:
-    """The gateway has the first core to itself; who loads it and who answers it share the second."""
-    psutil.Process().cpu_affinity([core % (os.cpu_count() or 1)])
-
-
-async def _wait_ready(port: int) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(b"GET /readyz HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n")
-                answer = await reader.read()
-                writer.close()
-                if b'"count":1' in answer and b" 200 " in answer:
-                    return
-            except OSError:
-                pass
-            await asyncio.sleep(0.05)
-
-
-async def _measure(gateway_port: int, upstream_port: int, gateway_pid: int, upstream_pid: int, seconds: float) -> Any:
-    await _wait_ready(gateway_port)
-    path = "/v1/chat/completions"
-    sides = {"direct": (upstream_port, upstream_pid), "gateway": (gateway_port, gateway_pid)}
-    runs = {
-        "one_connection": (BODY, 1),
-        "32_connections": (BODY, 32),
-        "32_streams": (STREAM_BODY, 32),
-        "256_streams": (STREAM_BODY, 256),
-    }
-    found: dict[str, Any] = {}
-    for name, (body, connections) in runs.items():
-        for side, (port, pid) in sides.items():
-            request = _request(f"/{APP}{path}" if side == "direct" else path, body)
-            if name == "one_connection":
-                await _load(port, request, connections, 0.5, pid)
-            found[f"{name}.{side}"] = await _load(port, request, connections, seconds, pid)
-    return found
-
-
-def _free_base() -> int:
-    """A port whose two neighbours (control plane, dashboard) are free too."""
-    for base in range(23_000, 29_000, 10):
-        try:
-            for offset in (0, 1, 2, 9):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", base + offset))
-        except OSError:
-            continue
-        return base
-    raise SystemExit("no free ports between 23000 and 29000")
+def _say(what: str, found: dict[str, Any]) -> None:
+    print(f"{what}: {json.dumps(found)}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Runs the benchmark and writes its JSON; 1 when an answer was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each of the eight runs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each load")
+    parser.add_argument("--memory-requests", type=int, default=1_000_000)
+    parser.add_argument("--open-streams", type=int, default=9_000)
+    parser.add_argument("--only", default="peers,latency,streams,parts,open,memory")
     parser.add_argument("--out", type=Path, default=Path("build/bench/gateway.json"))
     given = parser.parse_args()
-    _pin(1)
-    runs = {side: _run_side(side == "everything_on", given.seconds) for side in SIDES}
-    report = {"at": datetime.now(UTC).isoformat(), "machine": _machine(), **_summary(runs), "runs": runs}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({name: value for name, value in report.items() if name != "runs"}, indent=2))
-    return 1 if report["wrong"] else 0
-
-
-def _run_side(everything_on: bool, seconds: float) -> dict[str, Any]:
-    base = _free_base()
-    ready = multiprocessing.Event()
-    ports = (base + 9, base + 1, base + 2)
-    upstream = multiprocessing.Process(target=_serve_upstream, args=(*ports, ready, everything_on), daemon=True)
-    upstream.start()
-    ready.wait(10)
+    pin(OTHER_CORE)
+    report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
     with tempfile.TemporaryDirectory() as folder:
-        gateway = _start_gateway(Path(folder) / "home", base)
-        try:
-            return dict(uvloop.run(_measure(base, base + 9, gateway.pid, upstream.pid or 0, seconds)))
-        finally:
-            gateway.send_signal(signal.SIGTERM)
-            gateway.wait(60)
-            upstream.kill()
-
-
-def _summary(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {"rps": runs["everything_on"]["32_connections.gateway"]["rps"]}
-    for side, side_runs in runs.items():
-        one, one_direct = side_runs["one_connection.gateway"], side_runs["one_connection.direct"]
-        many = side_runs["32_connections.gateway"]
-        found[side] = {
-            "rps": many["rps"],
-            "rps_direct": side_runs["32_connections.direct"]["rps"],
-            "cpu_us_per_request": many["cpu_us_per_request"],
-            "rps_of_a_whole_core": round(1e6 / many["cpu_us_per_request"], 1),
-            "added_p50_ms": round(one["p50_ms"] - one_direct["p50_ms"], 4),
-            "added_p99_ms": round(one["p99_ms"] - one_direct["p99_ms"], 4),
-            "cpu_us_per_chunk_32_streams": side_runs["32_streams.gateway"]["cpu_us_per_chunk"],
-            "cpu_us_per_chunk_256_streams": side_runs["256_streams.gateway"]["cpu_us_per_chunk"],
-            "chunks_per_s_256_streams": side_runs["256_streams.gateway"]["chunks_per_s"],
-        }
-    found["wrong"] = sum(run["wrong"] for side_runs in runs.values() for run in side_runs.values())
-    return found
+        base = peers.free_base()
+        with upstream(Path(folder), base + 8, base + 9) as kind:
+            bench = Bench(Path(folder), base + 8, base + 9, given.seconds, given.memory_requests)
+            report["upstream"] = kind
+            steps: dict[str, Callable[[], dict[str, Any]]] = {
+                "peers": bench.measure_peers,
+                "latency": bench.measure_latency,
+                "streams": bench.measure_streams,
+                "parts": bench.measure_parts,
+                "open": lambda: measure_open_streams(bench, given.open_streams),
+                "memory": bench.measure_memory,
+            }
+            for name in given.only.split(","):
+                report.update(steps[name]())
+    report["wrong"] = bench.wrong
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    print(json.dumps({name: value for name, value in report.items() if not isinstance(value, dict)}, indent=2))
+    return 1 if report["wrong"] else 0
 
 
 def _machine() -> dict[str, Any]:
