@@ -103,15 +103,20 @@ class StreamUpstream:
         self._read: dict[int, bytes] = {}
         self._streams: dict[int, int] = {}
         self._events = [_event(i).partition(b"%d") for i in range(STREAM_CHUNKS)]
+        self._tail = self.tail()
+        body = answer_body()
+        self._whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self._whole += body
+
+    @staticmethod
+    def tail() -> bytes:
+        """How a stream ends: its last choice, its usage, and that it is done."""
         usage = {"prompt_tokens": 300, "total_tokens": 556, "completion_tokens": STREAM_CHUNKS}
         last = {"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}
         base = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
         end = [{**base, "choices": [last]}, {**base, "choices": [], "usage": usage}]
-        self._tail = b"".join(_chunk(b"data: " + _json(one) + b"\n\n") for one in end)
-        self._tail += _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-        body = answer_body()
-        self._whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self._whole += body
+        events = b"".join(_chunk(b"data: " + _json(one) + b"\n\n") for one in end)
+        return events + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
     def run(self) -> None:
         """For ever."""
