@@ -1,4 +1,4 @@
-"""Turns a reader's batch into rows of a shape: the parts first, then the file's other columns, `_row` and `_group`.
+"""Turns a reader's batch into rows of a shape: the parts, the file's other columns, tags, and `_row`.
 
 Any row that cannot be learned from is a BadRow that names file, line and column. Other columns never fail: scalars keep
 their type, lists and objects become JSON text.
@@ -6,7 +6,7 @@ their type, lists and objects become JSON text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finmaas_core.errors import BadRow
-from finmaas_registry.readers.table import Limits, RawBatch, Table, bad_row, check_cell
+from finmaas_registry.readers.table import Limits, RawBatch, bad_row, check_cell
 from finmaas_registry.shapes import OPTIONAL, PARTS, Layout, Shape
-from finmaas_registry.splits import hash_group, normalise_text
+from finmaas_registry.tags import CONSENT, RETAIN_UNTIL, Tags, UnreadableTag, parse_consents, parse_dates
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROLES = {"system", "user", "assistant", "tool"}
@@ -31,12 +31,14 @@ Values: TypeAlias = Any
 class Canonical:
     """Rows of one file in their shape. One object an import; `convert` is called batch by batch."""
 
-    def __init__(self, table: Table, layout: Layout, limits: Limits) -> None:
-        self._table = table
+    def __init__(self, file: str, place: str, layout: Layout, limits: Limits, tags: Tags | None = None) -> None:
+        self._file = file
+        self._place = place
         self._layout = layout
         self._limits = limits
-        self._taken = {ROW, GROUP, *layout.sources}
-        self._used = {source for source in layout.sources.values() if source is not None}
+        self._tags = tags or Tags()
+        self._taken = {ROW, GROUP, CONSENT, RETAIN_UNTIL, *layout.sources}
+        self._used = {*layout.sources.values(), self._tags.consent, self._tags.retain_until} - {None}
 
     def convert(self, batch: RawBatch) -> pa.RecordBatch:
         """The batch's rows. Raises BadRow for the first that cannot be used."""
@@ -46,9 +48,56 @@ class Canonical:
         for source, values in batch.columns.items():
             if source not in self._used:
                 columns[self._free_name(source, batch)] = to_plain_column(values)
+        for name, source, parse in (
+            (CONSENT, self._tags.consent, parse_consents),
+            (RETAIN_UNTIL, self._tags.retain_until, parse_dates),
+        ):
+            if source is not None:
+                columns[name] = self._tag(batch, source, parse)
         columns[ROW] = pa.array(batch.lines, pa.int64())
-        columns[GROUP] = pa.array(self._groups(batch, columns), pa.string())
         return pa.RecordBatch.from_pydict(columns)
+
+    def given_groups(self, batch: RawBatch) -> list[str] | None:
+        """What each row is grouped by, where a column was named for it."""
+        source = self._layout.group
+        if source is None:
+            return None
+        if source not in batch.columns:
+            raise self._bad(batch, 0, "the key is missing", "every row needs a value to group by", source)
+        given = self._texts(batch, source, batch.columns[source])
+        groups: list[str] = self._check_filled(batch, source, given).to_pylist()
+        return groups
+
+    def ids(self, batch: RawBatch) -> list[str | None] | None:
+        """Each row's own id as text, where a column was named for it."""
+        source = self._tags.id
+        if source is None:
+            return None
+        if source not in batch.columns:
+            return [None] * len(batch.lines)
+        ids: list[str | None] = self._texts(batch, source, batch.columns[source]).to_pylist()
+        return ids
+
+    def refuse(self, batch: RawBatch, at: int, problem: str, advice: str, column: str | None) -> BadRow:
+        """The error for a row that is whole and may still not be taken."""
+        return self._bad(batch, at, problem, advice, column or "")
+
+    def _tag(self, batch: RawBatch, source: str, parse: Callable[[pa.Array], pa.Array]) -> pa.Array:
+        if source not in batch.columns:
+            texts = pa.nulls(len(batch.lines), pa.string())
+        else:
+            values = batch.columns[source]
+            values = values.cast(pa.string()) if isinstance(values, pa.Array) else values
+            texts = self._texts(batch, source, values)
+        try:
+            return parse(texts)
+        except UnreadableTag as error:
+            what, advice = (
+                ("consent", "write yes, no, or purposes such as training;evaluation")
+                if parse is parse_consents
+                else ("day", "write it as 2027-12-31")
+            )
+            raise self._bad(batch, error.at, f"{error.value[:40]!r} is no {what}", advice, source) from error
 
     def _part(self, batch: RawBatch, part: str, source: str | None) -> pa.Array:
         if source is None or source not in batch.columns:
@@ -72,7 +121,7 @@ class Canonical:
         longest = pc.max(pc.binary_length(texts)).as_py() or 0
         if longest > self._limits.cell_chars:
             for line, text in zip(batch.lines, texts.to_pylist(), strict=True):
-                check_cell(self._table.name, line, source, text or "", self._limits, self._table.place)
+                check_cell(self._file, line, source, text or "", self._limits, self._place)
         return texts
 
     def _text(self, batch: RawBatch, at: int, source: str, value: Any) -> str | None:
@@ -124,28 +173,8 @@ class Canonical:
             )
         if not isinstance(content, str) or (role == "assistant" and not content.strip()):
             raise self._bad(batch, at, f"message {number} has no text as content", "write its text", source)
-        check_cell(self._table.name, batch.lines[at], source, content, self._limits, self._table.place)
+        check_cell(self._file, batch.lines[at], source, content, self._limits, self._place)
         return {"role": str(role), "content": content}
-
-    def _groups(self, batch: RawBatch, columns: dict[str, pa.Array]) -> list[str]:
-        if self._layout.group is None:
-            return [hash_group(normalise_text(text)) for text in self._questions(columns)]
-        source = self._layout.group
-        if source not in batch.columns:
-            raise self._bad(batch, 0, "the key is missing", "every row needs a value to group by", source)
-        given = self._texts(batch, source, batch.columns[source])
-        return [hash_group(text) for text in self._check_filled(batch, source, given).to_pylist()]
-
-    def _questions(self, columns: dict[str, pa.Array]) -> list[str]:
-        """What is asked in each row, the answer left out: the key by which rows are the same."""
-        if self._layout.shape is Shape.CHAT:
-            chats = columns["messages"].to_pylist()
-            return ["\n".join(turn["content"] for turn in chat if turn["role"] != "assistant") for chat in chats]
-        if self._layout.shape is Shape.INSTRUCTION:
-            pairs = zip(columns["instruction"].to_pylist(), columns["input"].to_pylist(), strict=True)
-            return [f"{instruction}\n{given}" if given else instruction for instruction, given in pairs]
-        texts: list[str] = columns[next(iter(PARTS[self._layout.shape]))].to_pylist()
-        return texts
 
     def _free_name(self, source: str, batch: RawBatch) -> str:
         """A column that bears a part's name without playing it is kept under another one."""
@@ -155,7 +184,19 @@ class Canonical:
         return name
 
     def _bad(self, batch: RawBatch, at: int, problem: str, advice: str, column: str) -> BadRow:
-        return bad_row(self._table.name, batch.lines[at], problem, advice, column, self._table.place)
+        return bad_row(self._file, batch.lines[at], problem, advice, column, self._place)
+
+
+def list_questions(shape: Shape, batch: pa.RecordBatch) -> list[str]:
+    """What is asked in each row, the answer left out: by it rows are the same, near, and found again."""
+    if shape is Shape.CHAT:
+        chats = batch.column("messages").to_pylist()
+        return ["\n".join(turn["content"] for turn in chat if turn["role"] != "assistant") for chat in chats]
+    if shape is Shape.INSTRUCTION:
+        pairs = zip(batch.column("instruction").to_pylist(), batch.column("input").to_pylist(), strict=True)
+        return [f"{instruction}\n{given}" if given else instruction for instruction, given in pairs]
+    texts: list[str] = batch.column(next(iter(PARTS[shape]))).to_pylist()
+    return texts
 
 
 def to_plain_column(values: Values) -> pa.Array:

@@ -11,6 +11,9 @@ import math
 import unicodedata
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from finmaas_core.errors import InvalidInput
 
 SPLITS = ("train", "validation", "test")
@@ -63,10 +66,19 @@ def normalise_text(text: str) -> str:
 
 def hash_group(key: str) -> str:
     """64 bits of BLAKE2b of a group's key, as 16 hex digits."""
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    return hash_key(key).hex()
 
 
-def choose_split(group: str, bounds: tuple[int, int]) -> int:
-    """The index into SPLITS for a group's hash."""
-    place = int(group, 16)
-    return 0 if place < bounds[0] else 1 if place < bounds[1] else 2
+def hash_key(key: str) -> bytes:
+    """The same, as 8 bytes."""
+    return hashlib.blake2b(key.encode(), digest_size=8).digest()
+
+
+def choose_splits(groups: npt.NDArray[np.uint64], bounds: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """For each group's hash the index into SPLITS."""
+    first, second = (_is_below(groups, bound) for bound in bounds)
+    return np.where(first, 0, np.where(second, 1, 2)).astype(np.uint8)
+
+
+def _is_below(groups: npt.NDArray[np.uint64], bound: int) -> npt.NDArray[np.bool_]:
+    return np.ones(len(groups), bool) if bound >= _SPAN else groups < np.uint64(bound)

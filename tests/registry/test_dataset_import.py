@@ -75,13 +75,13 @@ class TestImportDataset:
 
     def test_equal_content_is_an_equal_version(self, importer: Importer) -> None:
         content = "text,label\n" + "".join(f"row {number},l{number % 3}\n" for number in range(500))
-        first = importer("rows.csv", content, limits=Limits(batch_rows=7))
-        assert importer("other-name.csv", content, limits=Limits(batch_rows=7)).manifest == first.manifest
+        first = importer("rows.csv", content, limits=Limits(batch_rows=7, block_bytes=200))
+        assert importer("other-name.csv", content, limits=Limits(batch_rows=7, block_bytes=200)).manifest == first.manifest
         assert importer("rows.csv", content + "one more,l1\n").manifest != first.manifest
 
     def test_batches_do_not_show_in_the_result(self, importer: Importer) -> None:
         content = jsonl(*({"text": f"row {n}", "label": "a", "extra": n if n % 50 else None} for n in range(300)))
-        small = importer("rows.jsonl", content, limits=Limits(batch_rows=7))
+        small = importer("rows.jsonl", content, limits=Limits(batch_rows=7, block_bytes=200))
         assert importer("rows.jsonl", content).manifest == small.manifest
 
     @settings(max_examples=40, deadline=None)
@@ -147,7 +147,7 @@ class TestImportDataset:
             {"text": "c", "label": "z", "mixed": [3], "broken": "\ud800"},
         ]
         content = "".join(json.dumps(row).replace("\\ud800", "?") + "\n" for row in rows)
-        made = importer("rows.jsonl", content, fractions=ALL_TRAIN, limits=Limits(batch_rows=1))
+        made = importer("rows.jsonl", content, fractions=ALL_TRAIN, limits=Limits(batch_rows=1, block_bytes=1))
         types = {column["name"]: column["type"] for column in made.schema}
         assert types["n"] == "double"
         assert types["mixed"] == types["deep"] == types["none"] == types["late"] == "string"
@@ -217,7 +217,7 @@ class TestImportDataset:
 
     def test_a_bad_row_far_down_leaves_nothing(self, importer: Importer) -> None:
         with pytest.raises(BadRow, match=r"r\.csv line 1002"):
-            importer("r.csv", "text,label\n" + "a,b\n" * 1000 + "c\n", limits=Limits(batch_rows=100))
+            importer("r.csv", "text,label\n" + "a,b\n" * 1000 + "c\n", limits=Limits(batch_rows=100, block_bytes=500))
         assert [*importer.store.list()] == []
 
     def test_a_header_alone_is_no_dataset(self, importer: Importer) -> None:

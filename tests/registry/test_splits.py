@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finmaas_core.errors import InvalidInput
-from finmaas_registry.splits import Fractions, choose_split, hash_group, normalise_text, parse_fractions
+from finmaas_registry.splits import Fractions, choose_splits, hash_group, normalise_text, parse_fractions
 
 
 class TestNormaliseText:
@@ -32,13 +33,14 @@ class TestChooseSplit:
 
     def test_shares_come_close_to_the_fractions(self) -> None:
         bounds = Fractions().bounds
-        found = [choose_split(hash_group(str(number)), bounds) for number in range(20_000)]
+        groups = np.array([int(hash_group(str(number)), 16) for number in range(20_000)], np.uint64)
+        found = choose_splits(groups, bounds).tolist()
         assert [round(found.count(split) / len(found), 2) for split in range(3)] == [0.8, 0.1, 0.1]
 
     @given(st.integers(0, 2**64 - 1), st.sampled_from(["1,0,0", "0.7,0.3,0", "0.5,0,0.5", "0.1,0.2,0.7"]))
     def test_a_share_of_nothing_gets_nothing(self, place: int, splits: str) -> None:
         fractions = parse_fractions(splits)
-        chosen = choose_split(f"{place:016x}", fractions.bounds)
+        (chosen,) = choose_splits(np.array([place], np.uint64), fractions.bounds)
         assert [fractions.train, fractions.validation, fractions.test][chosen] > 0
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 DELIMITERS = (",", ";", "\t")
 # The csv module has one bound for the whole process; ours comes after it, with a better message.
-_CSV_FIELD_CHARS = 1 << 27
+CSV_FIELD_CHARS = 1 << 27
 
 
 def read_delimited(path: Path, name: str, limits: Limits) -> Table:
     """A delimited file with a header; the delimiter is the one that cuts the header into most columns."""
     encoding = detect_encoding(path, name)
-    csv.field_size_limit(_CSV_FIELD_CHARS)
+    csv.field_size_limit(CSV_FIELD_CHARS)
     with path.open(encoding=encoding, newline="") as file:
         header_line = file.readline(limits.cell_chars)
     delimiter = sniff_delimiter(header_line)
@@ -53,20 +53,23 @@ def _read(path: Path, name: str, encoding: str, delimiter: str, limits: Limits) 
             raise InvalidInput(f"{name} is empty; give a header and at least one row", file=name)
         columns = check_header(name, header, limits)
         yield columns
-        yield from _batches(lines, name, columns, limits)
+        yield from read_batches(lines, name, columns, limits)
 
 
-def _batches(lines: CsvReader, name: str, columns: tuple[str, ...], limits: Limits) -> Iterator[RawBatch]:
+def read_batches(
+    lines: CsvReader, name: str, columns: tuple[str, ...], limits: Limits, before: int = 0
+) -> Iterator[RawBatch]:
+    """The rows that follow; `before` is how many lines of the file come before those that the reader counts."""
     width = len(columns)
     rows: list[list[str]] = []
     places: list[int] = []
     chars = 0
-    last = lines.line_num
+    last = before + lines.line_num
     while True:
         row = _next_row(lines, name, last + 1)
         if row is None:
             break
-        start, last = last + 1, lines.line_num
+        start, last = last + 1, before + lines.line_num
         if len(row) != width:
             if not row:
                 continue  # an empty line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,20 @@ Rows = list[dict[str, Any]]
 
 def read_jsonl(path: Path, name: str, limits: Limits) -> Table:
     """A JSON Lines file; its columns are those of the first batch."""
-    batches = _batches(path, name, limits)
+    batches = parse_lines(_lines(path, name, limits), name, limits)
     first = next(batches, None)
     if first is None:
         raise InvalidInput(f"{name} holds no row; write one JSON object a line", file=name)
     return Table(name, tuple(first.columns), itertools.chain([first], batches))
 
 
-def _batches(path: Path, name: str, limits: Limits) -> Iterator[RawBatch]:
+def parse_lines(lines: Iterable[tuple[int, bytes]], name: str, limits: Limits) -> Iterator[RawBatch]:
+    """Numbered lines as batches. Raises BadRow for the first that is no JSON object."""
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     rows: Rows = []
     places: list[int] = []
     size = 0
-    for place, line in _lines(path, name, limits):
+    for place, line in lines:
         try:
             rows.append(decode(line))
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -38,10 +39,10 @@ def _batches(path: Path, name: str, limits: Limits) -> Iterator[RawBatch]:
         places.append(place)
         size += len(line)
         if len(rows) >= limits.batch_rows or size >= limits.batch_chars:
-            yield _batch(rows, places, name, limits)
+            yield make_batch(rows, places, name, limits)
             rows, places, size = [], [], 0
     if rows:
-        yield _batch(rows, places, name, limits)
+        yield make_batch(rows, places, name, limits)
 
 
 def _lines(path: Path, name: str, limits: Limits) -> Iterator[tuple[int, bytes]]:
@@ -67,7 +68,8 @@ def _explain(line: bytes, error: Exception) -> tuple[str, str]:
     return f"it is not valid JSON ({error})", "write one whole JSON object on each line"
 
 
-def _batch(rows: Rows, places: list[int], name: str, limits: Limits) -> RawBatch:
+def make_batch(rows: Rows, places: Sequence[int], name: str, limits: Limits) -> RawBatch:
+    """Objects as columns; what a row lacks is null there."""
     # Rows mostly have the same keys: then one look at each set is enough.
     keys = dict.fromkeys(rows[0])
     for row in rows:

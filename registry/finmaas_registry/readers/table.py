@@ -18,6 +18,7 @@ class Limits:
 
     batch_rows: int = 16_384
     batch_chars: int = 16 << 20
+    block_bytes: int = 2 << 20  # of a large text file, which several processes read in such blocks
     cell_chars: int = 1 << 20
     columns: int = 1000
     unpacked_bytes: int = 4 << 30  # of an XLSX, which is a ZIP
