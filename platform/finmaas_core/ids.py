@@ -23,6 +23,7 @@ PREFIXES = {
     "grant": "grt",
     "dataset": "ds",
     "dataset_version": "dsv",
+    "deletion_request": "del",
     "model": "mdl",
     "model_version": "mdv",
     "draft": "drf",

@@ -1,9 +1,9 @@
 """Imports a file of rows: reads it as a stream, checks each row, splits it, and stores Parquet files and reports.
 
-Two passes keep memory flat. The first converts blocks of rows, in several processes where it is asked to, and spools them
-to scratch, where types of the other columns become known; the second writes one Parquet file a split, an index of the
-rows, and the reports. Equal content gives equal files, so a repeated import is the same version. Nothing counts until
-the control plane commits a row for the result; scratch of a killed import is removed by `sweep_scratch`.
+Two passes keep memory flat. The first converts blocks of rows, in several processes where it is asked to, and spools
+them to scratch, where types of the other columns become known; the second writes one Parquet file a split, an index of
+the rows, and the reports. Equal content gives equal files, so a repeated import is the same version. Nothing counts
+until the control plane commits a row for the result; scratch of a killed import is removed by `sweep_scratch`.
 """
 
 from __future__ import annotations

@@ -42,13 +42,15 @@ def convert_blocks(converter: BlockConverter, blocks: Iterator[Block], workers: 
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise EnvironmentFault("a process that converts rows was killed; give it more memory and import again") from error
+        raise EnvironmentFault(
+            "a process that converts rows was killed; give it more memory and import again"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(converter: BlockConverter) -> None:
-    global _converter  # noqa: PLW0603  one converter a worker process, for its whole life
+    global _converter
     _converter = converter
     _end_with_input()
 

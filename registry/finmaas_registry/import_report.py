@@ -122,11 +122,3 @@ def _tell_consent(tags: Tags, dropped: int) -> dict[str, Any] | None:
     if tags.consent is None:
         return None
     return {"purpose": tags.purpose, "without_consent": tags.without_consent, "dropped": dropped}
-
-
-def count_expired(report: dict[str, Any], today: str) -> int:
-    """How many rows' last day is before today (ISO), by a stored report."""
-    until = (report.get("retention") or {}).get("until", {})
-    return sum(count for day, count in until.items() if day and day < today)
-
-

@@ -33,7 +33,9 @@ ReadRange = Callable[[int, int], bytes]
 
 def derive_key(pepper: str, tenant_id: str) -> bytes:
     """The key of a tenant's indexes: what one tenant's blob says cannot be asked with another's key."""
-    return hashlib.blake2b(tenant_id.encode(), key=pepper.encode()[:64], person=b"fm-row-index", digest_size=32).digest()
+    return hashlib.blake2b(
+        tenant_id.encode(), key=pepper.encode()[:64], person=b"fm-row-index", digest_size=32
+    ).digest()
 
 
 def key_digests(values: U64, kind: str, key: bytes) -> U64:
@@ -114,7 +116,11 @@ class RowIndex:
         """The first place that is not below; digests are spread evenly, so a guess comes close."""
         low, high = 0, self.rows
         while low < high:
-            guess = min(max(int(digest / 2**64 * self.rows), low), high - 1) if high - low == self.rows else (low + high) // 2
+            guess = (
+                min(max(int(digest / 2**64 * self.rows), low), high - 1)
+                if high - low == self.rows
+                else (low + high) // 2
+            )
             first = max(low, guess - _PAGE // 2)
             page = self._digests(kind, first, min(_PAGE, high - first))
             place = int(np.searchsorted(page, np.uint64(digest)))

@@ -10,11 +10,13 @@ import hashlib
 import math
 import unicodedata
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from finmaas_core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SPLITS = ("train", "validation", "test")
 _SPAN = 1 << 64
@@ -76,9 +78,13 @@ def hash_key(key: str) -> bytes:
 
 def choose_splits(groups: npt.NDArray[np.uint64], bounds: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """For each group's hash the index into SPLITS."""
+    import numpy as np  # the control plane imports this module at its start, where numpy would take a while
+
     first, second = (_is_below(groups, bound) for bound in bounds)
     return np.where(first, 0, np.where(second, 1, 2)).astype(np.uint8)
 
 
 def _is_below(groups: npt.NDArray[np.uint64], bound: int) -> npt.NDArray[np.bool_]:
+    import numpy as np
+
     return np.ones(len(groups), bool) if bound >= _SPAN else groups < np.uint64(bound)

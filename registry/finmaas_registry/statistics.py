@@ -28,7 +28,7 @@ class Gathered:
         self._question = next(iter(PARTS[layout.shape]))
         self._labels: dict[str, Counter[str]] = {}
         self._lengths: Counter[int] = Counter()
-        # Python's own 64-bit hashes: good within one process and those forked from it, which is all that counting needs.
+        # Python's own 64-bit hashes: good within one process and those forked from it; counting needs no more.
         self._hashes = array("q")
         self._groups: list[U64] = []
         self.splits: dict[str, int] = dict.fromkeys(SPLITS, 0)

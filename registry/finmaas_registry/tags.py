@@ -1,6 +1,6 @@
 """Consent and retention of each row, read from columns that the importer names. Pure.
 
-consent        yes or no (是 / 否, true / false, 1 / 0), or the purposes consented to: `training; evaluation`. Empty is no.
+consent        yes or no (是, 否, true, 1 …), or the purposes consented to: `training; evaluation`. Empty is no.
 retain_until   the last day on which the row may be used, 2027-12-31; empty is without end.
 
 A version keeps them in `_consent` (`*`, or purposes between semicolons; empty: none) and `_retain_until`, where every

@@ -18,11 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finmaas_core.errors import BadRow, InvalidInput, StoreFull
-from finmaas_registry.dataset_import import ImportedDataset, ImportOptions, import_dataset, sweep_scratch
+from finmaas_registry.dataset_import import (
+    ImportedDataset,
+    ImportOptions,
+    import_dataset,
+    scratch_folder,
+    store_converted,
+    sweep_scratch,
+)
+from finmaas_registry.import_process import convert_apart
 from finmaas_registry.preview import read_rows
 from finmaas_registry.readers.table import Limits
 from finmaas_registry.splits import SPLITS, normalise_text, parse_fractions
 from finmaas_registry.store import MemoryStore
+from finmaas_registry.tags import Tags
 
 Rows = list[dict[str, Any]]
 ANSWERED = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -76,7 +85,9 @@ class TestImportDataset:
     def test_equal_content_is_an_equal_version(self, importer: Importer) -> None:
         content = "text,label\n" + "".join(f"row {number},l{number % 3}\n" for number in range(500))
         first = importer("rows.csv", content, limits=Limits(batch_rows=7, block_bytes=200))
-        assert importer("other-name.csv", content, limits=Limits(batch_rows=7, block_bytes=200)).manifest == first.manifest
+        assert (
+            importer("other-name.csv", content, limits=Limits(batch_rows=7, block_bytes=200)).manifest == first.manifest
+        )
         assert importer("rows.csv", content + "one more,l1\n").manifest != first.manifest
 
     def test_batches_do_not_show_in_the_result(self, importer: Importer) -> None:
@@ -240,6 +251,117 @@ class TestImportDataset:
         with suppress(InvalidInput):
             importer(name, b"text,label\n" + content if name == "r.csv" else content)
         assert [*importer.scratch.iterdir()] == []
+
+
+class TestBlocks:
+    """Files read in blocks, and the reader from start to end, which takes over where a file is not plain."""
+
+    @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+    @pytest.mark.parametrize("block_bytes", [1, 64, 1000, 1 << 20])
+    def test_cuts_do_not_show(self, importer: Importer, name: str, block_bytes: int) -> None:
+        texts = ["plain", 'a "quoted" word', "two\nlines", "余额, 查询", " padded ", "crlf\r\nhere"] * 20
+        if name == "r.csv":
+            cells = ((text.replace('"', '""'), number) for number, text in enumerate(texts))
+            content = "text,label\n" + "".join(f'"{text}",l{number % 3}\n' for text, number in cells)
+        else:
+            content = jsonl(*({"text": text, "label": f"l{n % 3}"} for n, text in enumerate(texts)))
+            content = content.replace("\n", "\n\n", 3)
+        made = importer(name, content, limits=Limits(block_bytes=block_bytes))
+        whole = importer(name, "\ufeff" + content)  # a byte order mark: read from start to end
+        assert made.manifest == whole.manifest
+        assert (made.stats, made.report) == (whole.stats, whole.report)
+
+    def test_a_lone_quote_does_not_deceive(self, importer: Importer) -> None:
+        content = 'text,label\n5" pipe,a\n' + '"two\nlines",b\n' * 50
+        made = importer("r.csv", content, fractions=ALL_TRAIN, limits=Limits(block_bytes=40))
+        rows = importer.rows(made)
+        assert [row["text"] for row in rows] == ['5" pipe', *["two\nlines"] * 50]
+        assert [row["_row"] for row in rows[:3]] == [2, 3, 5]
+
+    def test_another_encoding_far_down_is_read_as_a_whole(self, importer: Importer) -> None:
+        content = ("text,label\n" + "ascii,a\n" * 200 + "查询余额，谢谢,b\n").encode("gb18030")
+        made = importer("r.csv", content, fractions=ALL_TRAIN, limits=Limits(block_bytes=100))
+        assert importer.rows(made)[-1]["text"] == "查询余额，谢谢"
+
+    def test_the_first_bad_row_is_named_by_line(self, importer: Importer) -> None:
+        content = jsonl(*({"text": f"t{n}", "label": "a"} for n in range(500))) + "\n{broken\n" + '{"text": ""}\n'
+        with pytest.raises(BadRow, match=r"r\.jsonl line 502: it is not valid JSON"):
+            importer("r.jsonl", content, limits=Limits(block_bytes=300))
+
+    @pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+    def test_several_processes_give_the_same(self, importer: Importer, tmp_path: Path, name: str) -> None:
+        rows = [
+            {"text": f"how do I do thing {n}", "label": f"l{n % 7}", "phone": str(13800000000 + n)} for n in range(5000)
+        ]
+        head = "text,label,phone\n"
+        content = jsonl(*rows) if name == "r.jsonl" else head + "".join(",".join(row.values()) + "\n" for row in rows)
+        alone = importer(name, content)
+        with scratch_folder(tmp_path / "apart") as folder:
+            options = ImportOptions(workers=2, limits=Limits(block_bytes=20_000))
+            apart = store_converted(convert_apart(name, folder, options, path=importer.folder / "body"), importer.store)
+        assert apart == alone
+
+    def test_the_other_process_names_a_bad_row_too(self, importer: Importer, tmp_path: Path) -> None:
+        (importer.folder / "body").write_text("text,label\n" + "a,b\n" * 5000 + "c\n")
+        options = ImportOptions(workers=2, limits=Limits(block_bytes=2000))
+        with scratch_folder(tmp_path / "apart") as folder, pytest.raises(BadRow, match="line 5002") as caught:
+            convert_apart("r.csv", folder, options, path=importer.folder / "body")
+        assert caught.value.details == {"file": "r.csv", "line": 5002, "column": "label"}
+
+
+class TestTags:
+    ROWS = (
+        {"text": "first question", "label": "a", "ok": "yes", "until": "2027-01-31", "who": "c1"},
+        {"text": "second question", "label": "b", "ok": "no", "until": "", "who": "c2"},
+        {"text": "third question", "label": "b", "ok": "training", "until": "2025-01-31", "who": "c3"},
+    )
+
+    def test_rows_without_consent_are_refused(self, importer: Importer) -> None:
+        with pytest.raises(BadRow, match=r"r\.jsonl line 2, column ok: there is no consent to training"):
+            importer("r.jsonl", jsonl(*self.ROWS), tags=Tags(consent="ok"), fractions=ALL_TRAIN)
+
+    def test_or_dropped_and_counted(self, importer: Importer) -> None:
+        tags = Tags(consent="ok", retain_until="until", id="who", without_consent="drop")
+        made = importer("r.jsonl", jsonl(*self.ROWS), tags=tags, fractions=ALL_TRAIN)
+        rows = importer.rows(made)
+        assert [(row["text"], row["_consent"]) for row in rows] == [
+            ("first question", "*"),
+            ("third question", ";training;"),
+        ]
+        assert [str(row["_retain_until"]) for row in rows] == ["2027-01-31", "2025-01-31"]
+        assert made.report["consent"] == {"purpose": "training", "without_consent": "drop", "dropped": 1}
+        assert made.report["retention"] == {"until": {"2025-01-31": 1, "2027-01-31": 1}}
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"ok": "perhaps"}, "line 1, column ok: 'perhaps' is no consent"), ({"until": "soon"}, "'soon' is no day")],
+    )
+    def test_what_cannot_be_understood_is_named(self, importer: Importer, change: dict[str, str], message: str) -> None:
+        with pytest.raises(BadRow, match=message):
+            importer("r.jsonl", jsonl({**self.ROWS[0], **change}), tags=Tags(consent="ok", retain_until="until"))
+
+    def test_a_tag_of_no_column_is_refused(self, importer: Importer) -> None:
+        with pytest.raises(InvalidInput, match="has no column 'consent'"):
+            importer("r.jsonl", jsonl(*self.ROWS), tags=Tags(consent="consent"))
+
+    def test_no_consent_at_all_leaves_nothing(self, importer: Importer) -> None:
+        with pytest.raises(InvalidInput, match="none of its 1 rows has consent"):
+            importer("r.jsonl", jsonl(self.ROWS[1]), tags=Tags(consent="ok", without_consent="drop"))
+
+
+class TestReport:
+    def test_tells_near_duplicates_leakage_and_personal_data(self, importer: Importer) -> None:
+        words = "one two three four five six seven eight nine ten eleven twelve"
+        rows = [{"text": f"{words} {n}", "label": "a", "mail": f"user{n}@example.com"} for n in range(60)]
+        report = importer("r.jsonl", jsonl(*rows)).report
+        near = report["near_duplicates"]
+        assert (near["groups"], near["rows"], near["extra"]) == (1, 60, 59)
+        assert near["listed"][0]["lines"][:3] == [1, 2, 3]
+        assert near["listed"][0]["texts"][0].startswith("one two")
+        assert report["leakage"]["train_test"]["share"] == 1.0
+        assert [(one["column"], one["rule"], one["rows"]) for one in report["privacy"]["findings"]] == [
+            ("mail", "email", 60)
+        ]
 
 
 class TestReadRows:

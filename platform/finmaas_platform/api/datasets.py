@@ -17,6 +17,7 @@ from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, 
 from finmaas_platform.api.uploads import Uploads
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DatasetRow, DatasetVersionRow
+from finmaas_platform.domain.dataset_versions import count_expired
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets
 from finmaas_platform.services.dataset_imports import import_file, open_import
@@ -57,6 +58,22 @@ class DatasetVersionView(BaseModel):
     source: str
     created_at: datetime
     created_by: str
+    state: str
+    released_at: datetime | None
+    released_by: str | None
+
+
+class DatasetReportView(BaseModel):
+    """What an import found out: near-duplicates, leakage between splits, personal data, consent and retention.
+
+    `expired` counts the rows whose last day is before today; they are kept, and no job reads them.
+    """
+
+    ref: str
+    rows: int
+    splits: dict[str, int]
+    expired: int
+    report: dict[str, Any]
 
 
 class RowsView(BaseModel):
@@ -96,6 +113,9 @@ def show_dataset_version(row: DatasetVersionRow) -> DatasetVersionView:
         source=row.source,
         created_at=row.created_at,
         created_by=row.created_by,
+        state=row.state,
+        released_at=row.released_at,
+        released_by=row.released_by,
     )
 
 
@@ -144,6 +164,18 @@ def get_dataset_version(
     return show_dataset_version(datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}"))
 
 
+@router.get("/{tenant}/{project}/{name}/versions/{number}/report", summary="Report on a version of a dataset")
+def get_dataset_report(
+    tenant: str, project: str, name: str, number: int, caller: CallerDep, deps: DepsDep, session: SessionDep
+) -> DatasetReportView:
+    """Near-duplicates and leakage between splits, personal data by column (examples masked), consent and retention."""
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    row = datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}")
+    report = datasets.get_report(session, caller, row).report
+    expired = count_expired(report, deps.clock.now().date())
+    return DatasetReportView(ref=row.ref, rows=row.rows, splits=row.splits, expired=expired, report=report)
+
+
 @router.get("/{tenant}/{project}/{name}/versions/{number}/rows", summary="Look at rows")
 def get_dataset_rows(
     tenant: str,
@@ -180,13 +212,22 @@ async def import_dataset_version(
     label: Annotated[str | None, Query(description="The column that answers.")] = None,
     group: Annotated[str | None, Query(description="Rows with equal values here share a split.")] = None,
     splits: Annotated[str | None, Query(description="train,validation,test", examples=["0.8,0.1,0.1"])] = None,
+    id_column: Annotated[str | None, Query(description="The column with the row's own id.")] = None,
+    consent: Annotated[str | None, Query(description="The column with consent: yes, no, or purposes.")] = None,
+    retain_until: Annotated[str | None, Query(description="The column with the last day of use.")] = None,
+    purpose: Annotated[str, Query(description="What consent is needed for.")] = "training",
+    without_consent: Annotated[
+        Literal["refuse", "drop"], Query(description="What happens to rows without it.")
+    ] = "refuse",
 ) -> DatasetVersionView:
     """The body is the file: CSV, TSV, JSONL, XLSX or Parquet. 200 when a version has the same content already."""
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.ANNOTATOR)
     fractions = parse_fractions(splits) if splits else Fractions()
     from finmaas_registry.dataset_import import ImportOptions  # as above
+    from finmaas_registry.tags import Tags
 
-    options = ImportOptions(shape=shape, text=text, label=label, group=group, fractions=fractions)
+    tags = Tags(consent, retain_until, id_column, purpose, without_consent)
+    options = ImportOptions(shape=shape, text=text, label=label, group=group, fractions=fractions, tags=tags)
     target = await anyio.to_thread.run_sync(partial(open_import, deps, caller, f"{tenant}/{project}", name, filename))
 
     def take(chunks: Iterator[bytes]) -> tuple[DatasetVersionView, bool]:

@@ -40,6 +40,13 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class WithoutConsent(StrEnum):
+    """What happens to rows without consent for the purpose."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+
+
 app = typer.Typer(no_args_is_help=True, help="Datasets: rows as immutable versions.")
 RefArgument = Annotated[
     str, typer.Argument(help="The dataset, as name or name@3.", metavar="DATASET", autocompletion=complete_dataset)
@@ -89,6 +96,20 @@ def import_dataset(
         str | None,
         typer.Option("--splits", help="Shares of train, validation and test, e.g. 0.8,0.1,0.1.", show_default=False),
     ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Column with the row's own id, to find rows by.", show_default=False)
+    ] = None,
+    consent: Annotated[
+        str | None,
+        typer.Option("--consent", help="Column with consent: yes, no, or purposes.", show_default=False),
+    ] = None,
+    retain_until: Annotated[
+        str | None, typer.Option("--retain-until", help="Column with the last day of use.", show_default=False)
+    ] = None,
+    purpose: Annotated[str, typer.Option("--purpose", help="What consent is needed for.")] = "training",
+    without_consent: Annotated[
+        WithoutConsent, typer.Option("--without-consent", help="Refuse the file, or drop rows without consent.")
+    ] = WithoutConsent.REFUSE,
     as_json: JsonOption = False,
 ) -> None:
     """Import a file as a new version. The same content again gives the version that is there.
@@ -107,6 +128,11 @@ def import_dataset(
             label=label,
             group=group,
             splits=splits,
+            id_column=id_column,
+            consent=consent,
+            retain_until=retain_until,
+            purpose=purpose,
+            without_consent=without_consent,
             on_progress=on_progress,
         )
     _show_version(version, as_json)
@@ -130,13 +156,25 @@ def list_datasets(project: AnyProjectOption = None, as_json: JsonOption = False)
 
 
 @app.command("show")
-def show_dataset(ref: RefArgument, project: ProjectOption = DEFAULT_PROJECT, as_json: JsonOption = False) -> None:
+def show_dataset(
+    ref: RefArgument,
+    project: ProjectOption = DEFAULT_PROJECT,
+    report: Annotated[
+        bool, typer.Option("--report", help="What the import found: duplicates, leakage, personal data.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show one version: rows, splits, statistics. Without a number the newest.
 
-    Example: finmaas dataset show intents@1
+    Example: finmaas dataset show intents@1 --report
     """
+    from finmaas_platform.cli.dataset_report import show_report
+
     with connect() as client:
-        _show_version(client.datasets.version(ref, project), as_json)
+        if report:
+            show_report(client.datasets.report(ref, project), as_json)
+        else:
+            _show_version(client.datasets.version(ref, project), as_json)
 
 
 @app.command("versions")
@@ -190,6 +228,7 @@ def _show_version(version: DatasetVersion, as_json: bool) -> None:
         ("shape", version.shape),
         ("rows", version.rows),
         ("splits", splits),
+        ("state", version.state),
         ("digest", version.digest[:16]),
         ("id", version.id),
         ("created", version.created_at),

@@ -27,7 +27,7 @@ class JobRow(Leased, Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
-    dataset_version_id: Mapped[str]
+    dataset_version_id: Mapped[str] = mapped_column(index=True)
     base_version_id: Mapped[str | None]
     subject_version_id: Mapped[str | None]
 

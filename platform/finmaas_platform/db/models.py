@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
@@ -16,10 +16,15 @@ class ModelRow(Base):
     """A named sequence of versions; `latest_version` is the newest number."""
 
     __tablename__ = "models"
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        # Lists are read along the id, newest first, within a tenant or a project.
+        Index("ix_models_tenant_id_id", "tenant_id", "id"),
+        Index("ix_models_project_id_id", "project_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str]
     latest_version: Mapped[int]
@@ -48,8 +53,8 @@ class ModelVersionRow(Base):
     metrics: Mapped[dict[str, Any]]
     # A job registers at most one version; that makes handing a result over twice harmless.
     job_id: Mapped[str | None] = mapped_column(unique=True)
-    dataset_version_id: Mapped[str | None] = mapped_column(ForeignKey("dataset_versions.id"))
-    base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    dataset_version_id: Mapped[str | None] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
+    base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"), index=True)
     created_at: Mapped[datetime]
     created_by: Mapped[str]
 

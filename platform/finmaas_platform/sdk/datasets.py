@@ -9,7 +9,7 @@ from typing import Any
 
 from finmaas_core.errors import InvalidInput
 from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
-from finmaas_platform.sdk.objects import Dataset, DatasetVersion
+from finmaas_platform.sdk.objects import Dataset, DatasetReport, DatasetVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
 from finmaas_platform.sdk.transport import Transport
 
@@ -39,6 +39,10 @@ class Datasets:
     def version(self, ref: str, project: str = DEFAULT_PROJECT) -> DatasetVersion:
         """One version; without a number the newest."""
         return DatasetVersion.model_validate(self._http.get(self._version_path(parse_ref(ref, project))))
+
+    def report(self, ref: str, project: str = DEFAULT_PROJECT) -> DatasetReport:
+        """Near-duplicates, leakage between splits, personal data by column, consent and retention of a version."""
+        return DatasetReport.model_validate(self._http.get(f"{self._version_path(parse_ref(ref, project))}/report"))
 
     def rows(
         self, ref: str, project: str = DEFAULT_PROJECT, *, split: str | None = None, limit: int | None = None
@@ -72,12 +76,19 @@ class Datasets:
         label: str | None = None,
         group: str | None = None,
         splits: str | None = None,
+        id_column: str | None = None,
+        consent: str | None = None,
+        retain_until: str | None = None,
+        purpose: str | None = None,
+        without_consent: str | None = None,
         options: Mapping[str, Any] | None = None,
         on_progress: OnBytes | None = None,
     ) -> DatasetVersion:
         """Streams a file to a new version; the same content gives the version that is there already.
 
-        `text`, `label` and `group` name columns; `splits` is like `0.8,0.1,0.1`. BadRow names the first bad row.
+        `text`, `label`, `group`, `id_column`, `consent` and `retain_until` name columns; `splits` is like
+        `0.8,0.1,0.1`. Rows without consent for `purpose` (training) are refused, or dropped by
+        `without_consent="drop"`. BadRow names the first bad row.
         """
         path = Path(file)
         if not path.is_file():
@@ -91,6 +102,11 @@ class Datasets:
             "label": label,
             "group": group,
             "splits": splits,
+            "id_column": id_column,
+            "consent": consent,
+            "retain_until": retain_until,
+            "purpose": purpose,
+            "without_consent": without_consent,
             **(options or {}),
         }
         response = self._http.upload(

@@ -190,6 +190,19 @@ class DatasetVersion(ApiObject):
     source: str = ""
     created_at: datetime
     created_by: str = ""
+    state: str = "draft"
+    released_at: datetime | None = None
+    released_by: str | None = None
+
+
+class DatasetReport(ApiObject):
+    """What an import found out about a version; `expired` rows are kept, and no job reads them."""
+
+    ref: str
+    rows: int
+    splits: dict[str, int] = Field(default_factory=dict)
+    expired: int = 0
+    report: dict[str, Any] = Field(default_factory=dict)
 
 
 class Lineage(ApiObject):

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from finmaas_core.errors import NotFound
 from finmaas_core.ids import new_id
-from finmaas_platform.db.datasets import DatasetRow, DatasetVersionRow
+from finmaas_platform.db.datasets import DatasetReportRow, DatasetRow, DatasetVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.dataset_versions import DRAFT
 from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.audit import record_audit
@@ -32,6 +34,7 @@ def register_dataset_version(
     lock_project(session, project)
     dataset = _find_dataset(session, caller, project, name)
     if dataset and (same := _find_same(session, caller, dataset, made.manifest.digest)):
+        _keep_report(session, now, same, made)
         return same, False
     dataset = dataset or _add_dataset(session, caller, now, project, name)
     dataset.latest_version += 1
@@ -52,15 +55,25 @@ def register_dataset_version(
         source=made.source,
         created_at=now,
         created_by=caller.name,
+        state=DRAFT,
     )
     session.add(row)
     session.flush()
     files = made.manifest.files
     hold_blobs(session, now, row.tenant_id, [Stored(file.sha256, file.size) for file in files])
     index_version(session, row.tenant_id, "dataset", row.id, files)
+    _keep_report(session, now, row, made)
     after = {"ref": row.ref, "rows": row.rows, "digest": row.digest}
     record_audit(session, caller, now, "dataset_version.create", row.id, after=after, tenant_id=project.tenant_id)
     return row, True
+
+
+def get_report(session: Session, caller: Caller, version: DatasetVersionRow) -> DatasetReportRow:
+    """What the import found out; NotFound for versions from before there were reports."""
+    query = scoped(select(DatasetReportRow), caller).where(DatasetReportRow.version_id == version.id)
+    if found := session.scalar(query):
+        return found
+    raise NotFound(f"{version.ref} has no report: it was imported before there were any; import its file again")
 
 
 def resolve_dataset_version(session: Session, caller: Caller, project: ProjectRow, ref: str) -> DatasetVersionRow:
@@ -103,6 +116,17 @@ def select_versions(caller: Caller, dataset: DatasetRow) -> Select[DatasetVersio
 def _find_dataset(session: Session, caller: Caller, project: ProjectRow, name: str) -> DatasetRow | None:
     query = scoped(select(DatasetRow), caller).where(DatasetRow.project_id == project.id, DatasetRow.name == name)
     return session.scalar(query)
+
+
+def _keep_report(session: Session, now: datetime, row: DatasetVersionRow, made: ImportedDataset) -> None:
+    """The report belongs to the import: the same content imported with other tags or ids is told about anew."""
+    hold_blobs(session, now, row.tenant_id, [Stored(made.index.sha256, made.index.size)])
+    report = session.get(DatasetReportRow, row.id)  # unscoped: of a version that was found in scope or just made
+    report = report or DatasetReportRow(version_id=row.id, tenant_id=row.tenant_id)
+    if report.index_digest != made.index.sha256:
+        index_version(session, row.tenant_id, "dataset_index", row.id, [made.index])
+    report.report, report.index_digest, report.index_size = made.report, made.index.sha256, made.index.size
+    session.add(report)
 
 
 def _find_same(session: Session, caller: Caller, dataset: DatasetRow, digest: str) -> DatasetVersionRow | None:

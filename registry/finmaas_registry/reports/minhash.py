@@ -1,8 +1,8 @@
 """MinHash signatures of sets of hashes, folded into band keys. Pure; vectorised over rows.
 
-64 permutations in 16 bands of 4: two sets of Jaccard similarity s share a band with probability 1 - (1 - s^4)^16, which is
-0.9998 at 0.8 and 0.12 at 0.3. Our own, since rensa hands its signatures out only as Python lists, at 10 µs a row; the tests
-hold its estimates against rensa's.
+64 permutations in 16 bands of 4: two sets of Jaccard similarity s share a band with probability 1 - (1 - s^4)^16, which
+is 0.9998 at 0.8 and 0.12 at 0.3. Our own, since rensa hands its signatures out only as Python lists, at 10 µs a row;
+the tests hold its estimates against rensa's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _padded(sets: Shingles, rows: I64, width: int) -> U32:
     """The hashes of rows as [width, rows]; short ones repeat their last, which changes no minimum."""
     last = sets.counts[rows] - 1
     places = np.minimum(np.arange(width)[:, None], last[None, :]) + sets.offsets[rows][None, :]
-    return sets.values[places]
+    found: U32 = sets.values[places]
+    return found
 
 
 def _sign(hashes: U32) -> U32:

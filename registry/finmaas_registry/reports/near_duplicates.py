@@ -80,7 +80,9 @@ class _Sketches:
         self._maps = [np.memmap(path, np.uint8, "r") for path in paths]
         heads = [np.frombuffer(block[:16], np.int64) for block in self._maps]
         self._sizes = [int(head[0]) for head in heads]
-        counts = [np.frombuffer(block[16 : 16 + 8 * n], np.int64) for block, n in zip(self._maps, self._sizes, strict=True)]
+        counts = [
+            np.frombuffer(block[16 : 16 + 8 * n], np.int64) for block, n in zip(self._maps, self._sizes, strict=True)
+        ]
         self._counts = np.concatenate(counts) if counts else np.zeros(0, np.int64)
         self._starts = np.cumsum([0, *self._sizes])  # each block's first row
         self._offsets = [np.concatenate([np.zeros(1, np.int64), np.cumsum(one)]) for one in counts]

@@ -91,7 +91,7 @@ def mask_personal(text: str) -> str:
     """The text with everything that a rule finds masked."""
     plain = text if text.isascii() else unmask_text(text)
     for number in sorted(_any_rule().Match(plain) or ()):
-        for value in {value for value in _all(RULES[number], plain)}:
+        for value in set(_all(RULES[number], plain)):
             plain = plain.replace(value, mask_example(value))
     return plain
 

@@ -127,7 +127,7 @@ _known: tuple[U64, U64] = (np.ones(1, np.uint64), np.ones(1, np.uint64))
 
 def _powers(length: int) -> tuple[U64, U64]:
     """Powers of the base and of its inverse modulo 2^64; kept, and grown for the first long text."""
-    global _known  # noqa: PLW0603  a table of constants
+    global _known
     if len(_known[0]) < length:
         size = max(length, 2 * CHUNK_BYTES)
         _known = _run_of(_BASE, size), _run_of(_INVERSE, size)

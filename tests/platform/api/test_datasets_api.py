@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
+from finmaas_core.clock import FakeClock
 from finmaas_platform.db.audit_events import AuditEventRow
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DatasetVersionRow
@@ -113,6 +118,38 @@ class TestImport:
     ) -> None:
         assert send(client, make_principal("app-developer")).status_code == 403
         assert send(client, stranger).status_code == 404
+
+
+class TestReport:
+    def test_is_stored_with_the_version(self, client: TestClient, engineer: Headers, clock: FakeClock) -> None:
+        until = (clock.now().date() - timedelta(days=1)).isoformat()
+        rows = "".join(
+            f"question number {n} by mail,l{n % 2},u{n}@example.com,{until if n < 3 else ''}\n" for n in range(40)
+        )
+        content = "text,label,mail,until\n" + rows
+        send(client, engineer, content, retain_until="until", id_column="mail")
+        told = client.get(f"{URL}/versions/1/report", headers=engineer).json()
+        assert (told["ref"], told["rows"], told["expired"]) == ("default/default/intents@1", 40, 3)
+        assert told["report"]["privacy"]["columns"]["mail"]["rows"] == 40
+        assert told["report"]["id"] == "mail"
+
+    def test_a_packed_file_is_converted_in_another_process(self, client: TestClient, engineer: Headers) -> None:
+        packed = io.BytesIO()
+        pq.write_table(pa.table({"text": [f"t{n}" for n in range(50)], "label": ["a"] * 50}), packed)
+        answer = client.post(
+            f"{URL}/versions", params={"filename": "r.parquet"}, content=packed.getvalue(), headers=engineer
+        )
+        assert (answer.status_code, answer.json()["rows"]) == (201, 50)
+
+    def test_importing_again_with_other_tags_tells_anew(self, client: TestClient, engineer: Headers) -> None:
+        send(client, engineer)
+        assert client.get(f"{URL}/versions/1/report", headers=engineer).json()["report"]["id"] is None
+        assert send(client, engineer, id_column="text").json()["version"] == 1
+        assert client.get(f"{URL}/versions/1/report", headers=engineer).json()["report"]["id"] == "text"
+
+    def test_is_not_for_strangers(self, client: TestClient, engineer: Headers, stranger: Headers) -> None:
+        send(client, engineer)
+        assert client.get(f"{URL}/versions/1/report", headers=stranger).status_code == 404
 
 
 class TestReading:
