@@ -65,6 +65,11 @@ class Home:
         return self.secrets / "provenance.key"
 
     @property
+    def archive_key(self) -> Path:
+        """Private X25519 key (hex) that opens what gateways keep for auditors."""
+        return self.secrets / "archive.key"
+
+    @property
     def metrics_token(self) -> Path:
         """What a Prometheus server sends to read metrics (its `credentials_file`)."""
         return self.secrets / "metrics.token"

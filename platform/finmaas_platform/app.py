@@ -10,6 +10,7 @@ from finmaas_core.settings import Settings
 from finmaas_platform.api import (
     access_tokens,
     api_keys,
+    archive,
     audit_events,
     blobs,
     datasets,
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     grants.router,
     audit_events.router,
+    archive.router,
     usage.router,
     datasets.router,
     models.router,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
@@ -15,6 +15,7 @@ from finmaas_platform.api.dependencies import DepsDep, GatewayCallerDep, Session
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.deps import Deps
+from finmaas_platform.services.archive import read_archive_key, store_kept
 from finmaas_platform.services.gateways import store_report
 from finmaas_platform.services.provenance import store_claims
 from finmaas_platform.services.snapshots import build_snapshot, find_snapshot_number
@@ -69,6 +70,27 @@ class ReportDelivery(RequestBody):
     report: dict[str, Any]
 
 
+class KeptRecord(RequestBody):
+    """A request or answer kept for auditors, sealed to their key (base64)."""
+
+    kept_id: str = Field(max_length=200)
+    part: str
+    request_id: str
+    tenant_id: str
+    project_id: str
+    key_id: str
+    endpoint_id: str
+    at: float
+    days: int = Field(ge=1, le=3660)
+    sealed: Base64Bytes
+
+
+class ArchiveDelivery(RequestBody):
+    """Kept records; a delivery may be repeated."""
+
+    records: list[KeptRecord] = Field(max_length=MAX_RECORDS)
+
+
 class Delivered(BaseModel):
     """Everything up to this number is stored, so the gateway may drop it."""
 
@@ -115,6 +137,12 @@ def take_report(body: ReportDelivery, caller: GatewayCallerDep, session: Session
     store_report(session, deps.clock.now(), body.gateway_id, body.report)
 
 
+@router.post("/archive", status_code=204, summary="Deliver what was kept for auditors")
+def take_kept(body: ArchiveDelivery, caller: GatewayCallerDep, session: SessionDep) -> None:
+    """Each record is stored once, however often it is delivered."""
+    store_kept(session, [{**record.model_dump(), "sealed": record.sealed} for record in body.records])
+
+
 def _read_number(deps: Deps) -> int:
     with read_unit(deps.sessions) as session:
         return find_snapshot_number(session)
@@ -122,4 +150,7 @@ def _read_number(deps: Deps) -> int:
 
 def _read_snapshot(deps: Deps) -> dict[str, Any]:
     with read_unit(deps.sessions) as session:
-        return build_snapshot(session, deps.clock.now(), derive_replica_secret(deps.secrets.cluster_token))
+        return {
+            **build_snapshot(session, deps.clock.now(), derive_replica_secret(deps.secrets.cluster_token)),
+            "archive_key": read_archive_key(deps.settings.paths).public_key().public_bytes_raw().hex(),
+        }

@@ -15,6 +15,7 @@ import typer
 from finmaas_platform.cli import (
     access_tokens,
     api_keys,
+    archive,
     audit_events,
     chat,
     datasets,
@@ -100,6 +101,7 @@ for module in (
     principals,
     access_tokens,
     audit_events,
+    archive,
     whoami,
 ):
     module.register(app)

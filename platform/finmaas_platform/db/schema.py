@@ -5,6 +5,7 @@ from __future__ import annotations
 from finmaas_platform.db import (
     access_tokens,
     api_keys,
+    archive,
     audit_events,
     blobs,
     datasets,
@@ -33,6 +34,7 @@ metadata = Base.metadata
 ROW_MODULES = (
     access_tokens,
     api_keys,
+    archive,
     audit_events,
     blobs,
     datasets,

@@ -1,4 +1,7 @@
-"""Seals claims of provenance in batches. Killed at any point it seals the same claims in the next step, once."""
+"""Seals claims of provenance in batches, and forgets what was kept for auditors long enough.
+
+Killed at any point it does the same in the next step, once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from finmaas_core.telemetry import get_logger
 from finmaas_platform.db.base import unit_of_work
 from finmaas_platform.db.leases import SharedWorkRow, claim, ensure_shared_work
 from finmaas_platform.deps import Deps
+from finmaas_platform.services.archive import forget_expired
 from finmaas_platform.services.provenance import MAX_CLAIMS, read_signing_key, seal_claims
 
 WORK = "provenance"
@@ -34,7 +38,10 @@ class ProvenanceSealer:
             if not held:
                 return SEAL_EVERY_S
             sealed = seal_claims(session, self._key, now)
+            forgotten = forget_expired(session, now)
             held[0].lease_token = held[0].lease_expires_at = None
         if sealed:
             log.info("provenance.sealed", claims=sealed)
+        if forgotten:
+            log.info("archive.forgotten", records=forgotten)
         return 0.0 if sealed == MAX_CLAIMS else SEAL_EVERY_S

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from finmaas_core.errors import Unavailable
 from finmaas_platform.sdk.access_tokens import AccessTokens
 from finmaas_platform.sdk.api_keys import ApiKeys
+from finmaas_platform.sdk.archive import Archive
 from finmaas_platform.sdk.audit_events import AuditEvents
 from finmaas_platform.sdk.connection import find_address
 from finmaas_platform.sdk.datasets import Datasets
@@ -63,6 +64,7 @@ class Client:
         self.endpoints = Endpoints(self._transport)
         self.policies = Policies(self._transport)
         self.usage = Usage(self._transport)
+        self.archive = Archive(self._transport)
         self.audit = AuditEvents(self._transport)
 
     @property

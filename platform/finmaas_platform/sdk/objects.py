@@ -361,6 +361,19 @@ class UsageTotal(ApiObject):
     cached_tokens: int = 0
 
 
+class KeptRecord(ApiObject):
+    """A request or answer kept for auditors, still sealed."""
+
+    id: str
+    part: str
+    request_id: str
+    project_id: str = ""
+    key_id: str = ""
+    endpoint_id: str = ""
+    at: datetime
+    expires_at: datetime
+
+
 class GatewayLine(ApiObject):
     """One endpoint as one project calls it, at one gateway, counted since that gateway started."""
 

@@ -18,6 +18,7 @@ from finmaas_serving.gateway.tally import Report, Tally
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 if TYPE_CHECKING:
+    from finmaas_serving.gateway.archive import Archive
     from finmaas_serving.gateway.protocol import ClientConnection
     from finmaas_serving.gateway.tracing import Tracing
 
@@ -59,6 +60,7 @@ class Gateway:
     name: str = "gateway"
     cache: AnswerCache = field(default_factory=AnswerCache)
     tally: Tally = field(default_factory=Tally)
+    archive: Archive | None = None
     tracing: Tracing | None = None
     metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds

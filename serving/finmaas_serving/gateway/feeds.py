@@ -28,6 +28,7 @@ SYNC_EVERY_S = 0.05
 DELIVER_EVERY_S = 0.5
 REPORT_EVERY_S = 2.0
 BATCH = 500
+ARCHIVE_BATCH_BYTES = 4 * 1024 * 1024
 REFUSED = frozenset((400, 409, 413, 422))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 log = get_logger()
@@ -121,6 +122,26 @@ async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient, l
     return True
 
 
+async def deliver_archive(gateway: Gateway, api: httpx.AsyncClient) -> None:
+    """Delivers what was kept for auditors; repeats are dropped by their name."""
+    archive = gateway.archive
+    found, end = archive.read(ARCHIVE_BATCH_BYTES) if archive is not None and archive.waiting_bytes else ([], 0)
+    if archive is None or not found:
+        await asyncio.sleep(DELIVER_EVERY_S)
+        return
+    body = b'{"records":[%b]}' % b",".join(found)
+    answer = await api.post("/api/v1/gateway/archive", content=body, headers={"content-type": "application/json"})
+    answer.raise_for_status()
+    archive.acknowledge(end)
+
+
+async def sync_archive(gateway: Gateway) -> None:
+    """Its group fsync, off the loop's thread."""
+    await asyncio.sleep(SYNC_EVERY_S)
+    if gateway.archive is not None and gateway.archive.dirty:
+        await gateway.loop.run_in_executor(None, gateway.archive.sync)
+
+
 async def send_report(gateway: Gateway, gateway_id: str, api: httpx.AsyncClient) -> None:
     """Tells the control plane how this gateway fares; nothing depends on its arrival."""
     body = b'{"gateway_id":%b,"report":%b}' % (msgspec.json.encode(gateway_id), msgspec.json.encode(gateway.report()))
@@ -170,6 +191,8 @@ def start_feeds(
         "control_plane": partial(fetch_snapshot, gateway, api),
         "ray": partial(fetch_replicas, gateway, dashboard, ray_token),
         "usage": deliver,
+        "archive_sync": partial(sync_archive, gateway),
+        "archive": partial(deliver_archive, gateway, api),
         "report": partial(send_report, gateway, gateway_id, api),
         "spool": partial(sync_spool, gateway.spool, gateway.loop),
         "sweep": partial(sweep, gateway),

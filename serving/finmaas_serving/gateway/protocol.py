@@ -14,19 +14,22 @@ from collections.abc import Sequence
 from typing import cast
 
 import httptools
+import msgspec
 
-from finmaas_core.errors import FinmaasError
+from finmaas_core.errors import FinmaasError, Unavailable
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway import errors, routes, wire
+from finmaas_serving.gateway.archive import Keeper
+from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.cache import choose_slot
-from finmaas_serving.gateway.call import Call
+from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shapes import SHAPES
-from finmaas_serving.gateway.snapshot import Key
-from finmaas_serving.guard.policy import Guard
+from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
+from finmaas_serving.guard.policy import Guard, Keep
 
 log = get_logger()
 NEVER = math.inf
@@ -65,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes", "_header_count",
-        "_in_head", "_incoming", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes", "_read_paused",
+        "_in_head", "_incoming", "_keeper", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes", "_read_paused",
         "_transport", "_url", "_write_paused",
     )  # fmt: skip
 
@@ -77,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._incoming: Request | None = None  # being read
         self._answering: Request | None = None  # being answered
         self._call: Call | None = None
+        self._keeper: Keeper | None = None
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
         self._head_bytes = 0  # of the head being read, as parsed
@@ -331,10 +335,22 @@ class ClientConnection(asyncio.Protocol):
         tracing = gateway.tracing
         span = tracing.begin(request.path, key, route, request.id, request.traceparent) if tracing else None
         self._deadline = NEVER
-        self._call = Call(gateway, self, request.id, shape, key, route, body, screen, slot, span)
+        client: Client = self
+        self._keeper = None
+        if isinstance(guard, Guard) and ((keep := guard.document.keep).requests or keep.answers):
+            client = self._keep(snapshot, keep, key, route, request.id, body)
+        self._call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span)
         if self._write_paused:  # an earlier answer is still on its way out
             self._call.pause()
         self._call.start()
+
+    def _keep(self, snapshot: Snapshot, keep: Keep, key: Key, route: Route, request_id: str, body: CallBody) -> Client:
+        """Keeps a request for auditors before anything is done with it. Unavailable or StoreFull when it cannot be."""
+        if self._gateway.archive is None:
+            raise Unavailable("this project keeps its requests, and this gateway has no archive")
+        self._keeper = Keeper(self._gateway.archive, snapshot.archive_key, keep, key, route, request_id)
+        self._keeper.keep_request(msgspec.json.encode(body.fields))
+        return self._keeper.watch(self)
 
     def _check_head(self, request: Request, version: str) -> Problem | None:
         """What can be refused before the body is read."""
@@ -438,6 +454,8 @@ class ClientConnection(asyncio.Protocol):
         self._answering = self._incoming = None
         if call is not None:
             call.client_gone()
+        if self._keeper is not None:
+            self._keeper.keep_answer()  # as far as the client got it
 
     def _bound_reading(self) -> None:
         """A client that sends ahead is read only so far."""

@@ -16,6 +16,7 @@ from finmaas_core.errors import Corrupt, EnvironmentFault
 from finmaas_core.home import Home, read_secret
 from finmaas_core.settings import Settings
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.archive import Archive
 from finmaas_serving.gateway.context import Gateway, Limits
 from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_client, start_feeds
 from finmaas_serving.gateway.protocol import ClientConnection
@@ -43,6 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
     if stop.is_set():
         return
     gateway = open_gateway(settings, loop, limits)
+    gateway.archive = Archive(settings.paths.gateway / settings.gateway_id)
     gateway.tracing = open_tracing(settings)
     listener = await listen(gateway, settings.host, settings.port("gateway"))
     api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
@@ -61,6 +63,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
         await dashboard.aclose()
         gateway.replicas.close()
         gateway.spool.close()
+        gateway.archive.close()
         if gateway.tracing is not None:
             gateway.tracing.close()
         log.info("gateway.stopped", usage_waiting=gateway.spool.waiting)

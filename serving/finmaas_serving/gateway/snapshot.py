@@ -78,6 +78,7 @@ class Document(msgspec.Struct, frozen=True):
     grants: tuple[Grant, ...] = ()
     policies: tuple[Policy, ...] = ()
     replica_secret: str = ""
+    archive_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Snapshot:
     visible: dict[str, dict[str, Route]]
     guards: dict[str, Guard | BrokenGuard] = field(default_factory=dict)
     replica_header: bytes = b""  # the line that opens the replicas' ports
+    archive_key: str = ""  # public, hex: what is kept for auditors is sealed to it
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
@@ -109,6 +111,7 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         _visible(document),
         (guards or GuardBook()).compile_all((one.project_id, one.digest, one.document) for one in document.policies),
         f"authorization: Bearer {document.replica_secret}\r\n".encode() if document.replica_secret else b"",
+        document.archive_key,
     )
 
 

@@ -21,6 +21,7 @@ MAX_PHRASES = 500
 MAX_PHRASE_CHARS = 60
 MAX_TEXT_CHARS = 500
 MAX_CACHE_S = 86_400
+MAX_KEEP_DAYS = 3660
 PHRASES = "banned_phrase"
 SUBSTITUTION = TextRule("substitution", Group.CUSTOM, r"<[a-z][a-z0-9_]{1,40}_[0-9]{1,4}>", 48, "<>a-z0-9_", "")
 """Finds the names that `replace` gave."""
@@ -70,6 +71,14 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     personal_data: bool = False  # also where the request holds personal data
 
 
+class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept, sealed, for auditors: requests as they go to the engine, answers as the client gets them."""
+
+    requests: bool = False
+    answers: bool = False
+    days: int = 30
+
+
 class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a project asks of the gateway."""
 
@@ -79,6 +88,7 @@ class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disclaimer: str = ""  # appended to every answer that does not hold it
     marks: Marks = Marks()
     cache: Cache = Cache()
+    keep: Keep = Keep()
     restore: bool = True  # whether an answer gets back what `replace` took out of its request
 
 
@@ -157,6 +167,8 @@ def _check(document: PolicyDocument) -> None:
             raise InvalidInput(f"the phrase {phrase[:80]!r} is not 2 to {MAX_PHRASE_CHARS} characters long")
     if not 0 <= document.cache.ttl_s <= MAX_CACHE_S:
         raise InvalidInput(f"cache.ttl_s is {document.cache.ttl_s:g}; give 0 (off) to {MAX_CACHE_S} seconds")
+    if not 1 <= document.keep.days <= MAX_KEEP_DAYS:
+        raise InvalidInput(f"keep.days is {document.keep.days}; give 1 to {MAX_KEEP_DAYS}")
     for name, text in (("disclaimer", document.disclaimer), ("marks.text", document.marks.text)):
         if len(text) > MAX_TEXT_CHARS:
             raise InvalidInput(f"{name} is {len(text)} characters long; at most {MAX_TEXT_CHARS} fit")
