@@ -163,6 +163,7 @@ def verify_answer(
 def check_saved_proof(
     file: Annotated[Path, typer.Argument(help="A proof written by `policy verify --save`.")],
     key: Annotated[Path, typer.Option("--key", help="The public key (PEM) that you trust.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Check a saved proof without asking any platform: the claim, its batch and the signature. Ends with 3 if it fails.
 
@@ -181,22 +182,30 @@ def check_saved_proof(
         raise InvalidInput(
             f"{file} or {key} cannot be read ({error}); write them anew with `policy verify --save`"
         ) from None
+    verdict, reason = "genuine", f"in batch {proof.batch.number}, sealed {proof.batch.sealed_at}"
     try:
         check_proof(saved["provenance"], proof, trusted)  # type: ignore[arg-type]
     except Corrupt as error:
-        say(f"altered: {error.message}")
-        raise typer.Exit(ALTERED) from None
-    say(f"genuine: in batch {proof.batch.number}, sealed {proof.batch.sealed_at}")
+        verdict, reason = "altered", error.message
+    if as_json:
+        print_json({"verdict": verdict, "reason": reason})
+    else:
+        say(f"{verdict}: {reason}")
+    raise typer.Exit(GENUINE if verdict == "genuine" else ALTERED)
 
 
 @app.command("provenance-key")
-def show_provenance_key() -> None:
+def show_provenance_key(as_json: JsonOption = False) -> None:
     """Print the public key (PEM) with which proofs can be checked anywhere.
 
     Example: finmaas policy provenance-key > provenance.pem
     """
     with connect() as client:
-        typer.echo(client.policies.provenance_key(), nl=False)
+        key = client.policies.provenance_key()
+    if as_json:
+        print_json({"public_key": key})
+    else:
+        typer.echo(key, nl=False)
 
 
 def _save_proof(path: Path, answer: str, proof: Proof, key: str) -> None:
