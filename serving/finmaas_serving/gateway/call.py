@@ -259,6 +259,20 @@ class Call:
             self._exchange = None
             self._complete_stream()
 
+    def upstream_whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        content_type = headers.get(b"content-type", wire.JSON)
+        if (
+            self._body.stream or len(body) > self._gateway.limits.answer_bytes
+        ):  # a stream in one piece is one all the same
+            self.upstream_head(status, headers)
+            self.upstream_body(body)
+            self.upstream_read()
+            self.upstream_done()
+            return
+        self._status, self._content_type, self._exchange = status, content_type, None
+        if not self._recorded:
+            self._answer(body)
+
     def upstream_done(self) -> None:
         self._exchange = None
         if self._rewriter is not None:

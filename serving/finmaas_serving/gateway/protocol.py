@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import httptools
@@ -25,6 +26,7 @@ from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
+from finmaas_serving.gateway.heads import KnownHead, learn_head
 from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shapes import SHAPES
@@ -63,13 +65,33 @@ class Request:
         self.problem: Problem | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a head said, for the next request with the same one. Holds while the snapshot does."""
+
+    snapshot: Snapshot
+    key: Key
+    path: str
+    echo: bytes | None
+    traceparent: bytes | None
+
+    def holds(self, gateway: Gateway) -> bool:
+        """Whether the key may still be used; a draining gateway says so in its answers, so it parses each request."""
+        until = self.key.expires_at
+        return (
+            self.snapshot is gateway.snapshots.current
+            and not gateway.draining
+            and (until is None or until > time.time())
+        )
+
+
 class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
         "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes", "_header_count",
-        "_in_head", "_incoming", "_keeper", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes", "_read_paused",
-        "_transport", "_url", "_write_paused",
+        "_in_head", "_incoming", "_keeper", "_known", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes",
+        "_read_paused", "_transport", "_url", "_write_paused",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -81,6 +103,7 @@ class ClientConnection(asyncio.Protocol):
         self._answering: Request | None = None  # being answered
         self._call: Call | None = None
         self._keeper: Keeper | None = None
+        self._known: KnownHead[Asked] | None = None
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
         self._head_bytes = 0  # of the head being read, as parsed
@@ -115,6 +138,9 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering or self._close_after:
             return
+        between = self._incoming is None and self._answering is None and not self._queue
+        if between and self._known is not None and self._take_again(self._known, data):
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -125,7 +151,39 @@ class ClientConnection(asyncio.Protocol):
             self._raw_bytes += len(data)
             if max(self._raw_bytes, self._head_bytes) > self._gateway.limits.head_bytes and not self._close_after:
                 self._broken(self._long_head())
+        if between and len(self._queue) == 1:
+            self._learn(self._queue[0], data)
         self._advance()
+
+    def _take_again(self, known: KnownHead[Asked], data: bytes) -> bool:
+        """Starts a whole request whose head came before on this connection; False when it has to be parsed."""
+        body = known.body_of(data)
+        asked = known.meaning
+        if body is None or len(body) > self._gateway.limits.body_bytes or not asked.holds(self._gateway):
+            return False
+        request = Request()
+        request.path, request.key, request.echo, request.traceparent = (
+            asked.path,
+            asked.key,
+            asked.echo,
+            asked.traceparent,
+        )
+        request.id = self._gateway.new_request_id()
+        request.method = "POST"
+        request.keep_alive = request.complete = True
+        request.parts.append(body)
+        self._answering = request
+        self._start(request)
+        return True
+
+    def _learn(self, request: Request, data: bytes) -> None:
+        """Remembers the head of a call that came whole and alone."""
+        self._known = None
+        plain = request.complete and request.keep_alive and not request.expects and not request.old
+        if plain and request.problem is None and request.key is not None and request.path in SHAPES:
+            snapshot = self._gateway.snapshots.current
+            asked = Asked(snapshot, request.key, request.path, request.echo, request.traceparent)
+            self._known = learn_head(data, asked)
 
     def pause_writing(self) -> None:
         self._write_paused = True

@@ -12,11 +12,13 @@ from typing import Protocol, cast
 import httptools
 
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.heads import KnownHead, learn_head, split_chunks
 
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 3.0
 FAILED_FOR_S = 2.0  # a replica that refused a connection is chosen last for so long
 MAX_IDLE = 256
+OK = 200
 MAX_HEAD_BYTES = 64 * 1024
 log = get_logger()
 
@@ -31,6 +33,9 @@ class Sink(Protocol):
     def upstream_read(self) -> None:
         """All that came with one read from the socket has been handed over."""
 
+    def upstream_whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        """Head, body and end of an answer at once."""
+
     def upstream_done(self) -> None: ...
 
     def upstream_failed(self, what: str, *, answered: bool, reused: bool) -> None:
@@ -40,7 +45,7 @@ class Sink(Protocol):
 class Replica:
     """One replica's address, its load as seen from here, and its idle connections."""
 
-    __slots__ = ("app", "failed_until", "gone", "host", "host_header", "idle", "in_flight", "name", "port")
+    __slots__ = ("app", "failed_until", "gone", "host", "host_header", "idle", "in_flight", "known", "name", "port")
 
     def __init__(self, app: str, address: Address) -> None:
         self.app = app
@@ -51,6 +56,7 @@ class Replica:
         self.failed_until = 0.0
         self.gone = False
         self.idle: list[UpstreamConnection] = []
+        self.known: KnownHead[Mapping[bytes, bytes]] | None = None  # the head of its last answer that came whole
 
     def close_idle(self) -> None:
         for connection in self.idle.copy():
@@ -166,6 +172,11 @@ class Exchange:
         if self._sink is not None:
             self._sink.upstream_read()
 
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
+        sink = self._release()
+        if sink is not None:
+            sink.upstream_whole(status, headers, body)
+
     def done(self) -> None:
         sink = self._release()
         if sink is not None:
@@ -190,6 +201,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_between_chunks",
         "_complete",
         "_exchange",
         "_head_bytes",
@@ -212,6 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._status = 0
         self._answered = False
+        self._between_chunks = False
         self._complete = False
         self._keep = False
         self._paused = False
@@ -250,24 +263,39 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None:  # bytes nobody asked for
+        exchange = self._exchange
+        if exchange is None:  # bytes nobody asked for
             self.close()
             return
-        self._answered = True
+        first, self._answered = not self._answered, True
+        if first and self._replica.known is not None:
+            body = self._replica.known.body_of(data)
+            if body is not None:
+                self._complete = self._keep = True
+                self._put_back()
+                exchange.whole(200, self._replica.known.meaning, body)
+                return
+        elif self._between_chunks and (parts := split_chunks(data)) is not None:
+            for part in parts:
+                exchange.body(part)
+            exchange.read()
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"its answer is not HTTP ({error})")
             return
-        exchange = self._exchange
-        if exchange is None:
+        if self._exchange is None:
             return
         if self._head_bytes > MAX_HEAD_BYTES:
             self._fail("the head of its answer is too long")
             return
         exchange.read()
         if self._complete and self._exchange is exchange:
-            self._settle(exchange)
+            if first and self._keep and self._status == OK:
+                self._replica.known = learn_head(data, self._headers)
+            self._put_back()
+            exchange.done()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._replica.idle:
@@ -278,6 +306,8 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools
 
     def on_message_begin(self) -> None:
+        if self._complete:  # more bytes than the answer has: what follows cannot be trusted to be one
+            self._keep = False
         self._headers = {}
         self._head_bytes = 0
 
@@ -299,17 +329,26 @@ class UpstreamConnection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive() and not self._complete
             self._complete = True
 
-    def _settle(self, exchange: Exchange) -> None:
-        """The answer is complete: back to the idle ones, then tell."""
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
+    def _put_back(self) -> None:
+        """The answer is complete: back to the idle ones."""
         self._exchange = None
         self._served += 1
-        self.resume()
-        replica = self._replica
-        if self._keep and self.usable and not replica.gone and len(replica.idle) < MAX_IDLE:
+        self._between_chunks = False
+        if self._paused:
+            self.resume()
+        replica, transport = self._replica, self._transport
+        if transport is None:
+            return
+        if self._keep and not replica.gone and len(replica.idle) < MAX_IDLE and not transport.is_closing():
             replica.idle.append(self)
-        elif self._transport is not None:
-            self._transport.close()
-        exchange.done()
+        else:
+            transport.close()
 
     def _fail(self, what: str) -> None:
         exchange, self._exchange = self._exchange, None
