@@ -30,6 +30,9 @@ PREFIXES = {
     "job": "job",
     "endpoint": "ep",
     "audit_event": "aud",
+    "model_alias": "als",
+    "model_event": "mev",
+    "model_card": "crd",
     "usage_record": "use",
     "checkpoint": "ckp",
 }

@@ -51,7 +51,7 @@ def _get_version(url: str, token: str, version_id: str) -> dict[str, Any]:
     if not answer.is_success:
         raise Unavailable(f"the control plane refuses this node the model version {version_id}: {answer.text[:300]}")
     version: dict[str, Any] = answer.json()
-    if version.get("kind", "full") != "full":
+    if version.get("kind", "full") == "adapter":
         raise InvalidInput(f"model version {version_id} is an adapter; merge it into its base to serve it")
     return version
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 _REF_PATTERN = (
     r"^([a-z0-9][a-z0-9._-]{0,63}/[a-z0-9][a-z0-9._-]{0,63}/)?"  # tenant/project/, for another project's object
-    r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?(@[1-9][0-9]*)?$"
+    r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?(@([1-9][0-9]*|[a-z][a-z0-9._-]{0,63}))?$"
 )
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -41,9 +41,12 @@ class NewEndpoint(BaseModel):
 
     project: str
     name: Name
-    model: Annotated[str, Field(description="Model version: name@3, name (the newest) or tenant/project/name@3.")]
+    model: Annotated[
+        str, Field(description="Model version: name@3, name@alias, name (the newest) or tenant/project/name@3.")
+    ]
     replicas: Replicas = 1
     engine: EngineSpec = EngineSpec()
+    production: bool = Field(False, description="Serves approved model versions only.")
 
 
 class EndpointPatch(BaseModel):
@@ -54,6 +57,7 @@ class EndpointPatch(BaseModel):
     model: str | None = None
     replicas: Replicas | None = None
     engine: EngineSpec | None = None
+    production: bool | None = None
 
 
 class ServedVersion(BaseModel):
@@ -77,6 +81,7 @@ class Endpoint(BaseModel):
     replicas: int
     ready_replicas: int
     engine: dict[str, Any]
+    production: bool
     created_at: datetime
     created_by: str
     stopped_at: datetime | None
@@ -95,6 +100,7 @@ def to_view(row: EndpointRow) -> Endpoint:
         replicas=row.replicas,
         ready_replicas=row.ready_replicas,
         engine=row.engine,
+        production=row.production,
         created_at=row.created_at,
         created_by=row.created_by,
         stopped_at=row.stopped_at,
@@ -109,7 +115,9 @@ def post_endpoint(body: NewEndpoint, session: SessionDep, caller: CallerDep, dep
 
     def make() -> Endpoint:
         now = deps.clock.now()
-        row = create_endpoint(session, caller, now, body.project, body.name, body.model, body.replicas, engine)
+        row = create_endpoint(
+            session, caller, now, body.project, body.name, body.model, body.replicas, engine, body.production
+        )
         return to_view(row)
 
     return once.run(session, make)
@@ -155,7 +163,8 @@ def patch_endpoint(
     row = get_live_endpoint(session, caller, f"{tenant}/{project}", name)
     check_version(row.version, if_match)
     engine = None if body.engine is None else body.engine.model_dump(exclude_unset=True, exclude_none=True)
-    row = update_endpoint(session, caller, deps.clock.now(), row, EndpointChange(body.model, body.replicas, engine))
+    change = EndpointChange(body.model, body.replicas, engine, body.production)
+    row = update_endpoint(session, caller, deps.clock.now(), row, change)
     set_etag(response, row.version)
     return to_view(row)
 

@@ -87,7 +87,7 @@ class Once:
 
 def _replay_headers(response: dict[str, Any]) -> dict[str, str]:
     headers = {REPLAYED: "true"}
-    if isinstance(version := response.get("version"), int):
+    if isinstance(version := response.get("revision", response.get("version")), int):
         headers["ETag"] = f'"{version}"'
     return headers
 

@@ -116,10 +116,11 @@ class Checkpoint(_Body):
 
 
 class Result(_Body):
-    """Training: `files` and `metrics`. Evaluation: `scores` and `details`."""
+    """Training: `files`, `metrics`, and `materials`, what made them. Evaluation: `scores` and `details`."""
 
     files: list[File] | None = None
     metrics: dict[str, Any] = {}
+    materials: dict[str, Any] = {}
     scores: dict[str, Any] | None = None
     details: dict[str, Any] = {}
 
@@ -190,7 +191,7 @@ def post_result(
         row = complete_evaluation(session, caller, now, job_id, number, body.scores, body.details)
     else:
         files = _to_entries(body.files or [])
-        row = complete_training(session, deps.store, caller, now, job_id, number, files, body.metrics)
+        row = complete_training(session, deps.store, caller, now, job_id, number, files, body.metrics, body.materials)
     return to_view(row)
 
 

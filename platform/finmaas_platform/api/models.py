@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, NodeCallerDep, SessionDep
+from finmaas_platform.api.etag import set_etag
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.models import ModelRow, ModelVersionRow
@@ -33,9 +34,12 @@ class FileBody(RequestBody):
 class ModelVersionCreate(RequestBody):
     """A version to register."""
 
-    kind: Literal["full", "adapter"] = "full"
+    kind: Literal["full", "adapter", "merged"] = "full"
     files: list[FileBody] = Field(min_length=1, max_length=MAX_FILES)
     base: str | None = Field(None, max_length=200, description="What an adapter was trained on, e.g. `qwen3@1`.")
+    parents: list[str] = Field(
+        [], max_length=16, description="What a merged version was merged from, e.g. `faq@2`, `intents@3`."
+    )
     description: str | None = Field(None, max_length=10_000)
 
 
@@ -46,6 +50,8 @@ class ModelView(BaseModel):
     name: str
     project: str
     latest_version: int
+    latest_state: str | None = Field(None, description="Where the newest version stands in its life cycle.")
+    aliases: dict[str, int] = Field({}, description="Aliases, and the number of the version each points at.")
     created_at: datetime
     created_by: str
 
@@ -69,6 +75,9 @@ class ModelVersionView(BaseModel):
     version: int
     ref: str
     kind: str
+    state: str
+    revision: int = Field(description="Rises with each move of the state; the ETag.")
+    author_id: str | None
     description: str
     files: list[dict[str, Any]]
     size_bytes: int
@@ -79,13 +88,16 @@ class ModelVersionView(BaseModel):
     created_by: str
 
 
-def show_model(row: ModelRow) -> ModelView:
+def show_model(row: ModelRow, standing: models.Standing | None = None) -> ModelView:
     """The row as the API shows it."""
+    standing = standing or models.Standing()
     return ModelView(
         id=row.id,
         name=row.name,
         project=row.project.ref,
         latest_version=row.latest_version,
+        latest_state=standing.state,
+        aliases=standing.aliases,
         created_at=row.created_at,
         created_by=row.created_by,
     )
@@ -100,6 +112,9 @@ def show_model_version(row: ModelVersionRow) -> ModelVersionView:
         version=row.number,
         ref=row.ref,
         kind=row.kind,
+        state=row.state,
+        revision=row.revision,
+        author_id=row.author_id,
         description=row.description,
         files=row.files,
         size_bytes=row.size_bytes,
@@ -123,14 +138,17 @@ def list_models(
 ) -> Page[ModelView]:
     """The models in the caller's sight, newest first."""
     query = models.select_models(session, caller, project)
-    return paginate(session, query, ModelRow.id, limit, cursor).view(show_model)
+    page = paginate(session, query, ModelRow.id, limit, cursor)
+    standings = models.find_standings(session, caller, page.rows)
+    return page.view(lambda row: show_model(row, standings[row.id]))
 
 
 @router.get("/{tenant}/{project}/{name}", summary="Show a model")
 def get_model(tenant: str, project: str, name: str, caller: CallerDep, session: SessionDep) -> ModelView:
     """By name; an unknown one is answered with names that are near."""
     owner = get_project(session, caller, f"{tenant}/{project}")
-    return show_model(models.get_model(session, caller, owner, name))
+    row = models.get_model(session, caller, owner, name)
+    return show_model(row, models.find_standings(session, caller, [row])[row.id])
 
 
 @router.get("/{tenant}/{project}/{name}/versions", summary="List versions of a model")
@@ -149,13 +167,15 @@ def list_model_versions(
     return paginate(session, query, ModelVersionRow.number, limit, cursor).view(show_model_version)
 
 
-@router.get("/{tenant}/{project}/{name}/versions/{number}", summary="Show a version of a model")
+@router.get("/{tenant}/{project}/{name}/versions/{selector}", summary="Show a version of a model")
 def get_model_version(
-    tenant: str, project: str, name: str, number: int, caller: CallerDep, session: SessionDep
+    tenant: str, project: str, name: str, selector: str, caller: CallerDep, session: SessionDep, response: Response
 ) -> ModelVersionView:
-    """With its files, metrics and lineage."""
+    """By number or alias, with its files, metrics and lineage."""
     owner = get_project(session, caller, f"{tenant}/{project}")
-    return show_model_version(models.resolve_model_version(session, caller, owner, f"{name}@{number}"))
+    row = models.resolve_model_version(session, caller, owner, f"{name}@{selector}")
+    set_etag(response, row.revision)
+    return show_model_version(row)
 
 
 @router.post("/{tenant}/{project}/{name}/versions", status_code=201, summary="Register a version")
@@ -173,6 +193,7 @@ def create_model_version(
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
     owner = get_project(session, caller, f"{tenant}/{project}")
     base = models.resolve_model_version(session, caller, owner, body.base) if body.base else None
+    parents = [models.resolve_model_version(session, caller, owner, ref) for ref in body.parents]
     known = models.find_latest_number(session, caller, owner, name)
     row = models.register_model_version(
         session,
@@ -185,6 +206,7 @@ def create_model_version(
         [FileEntry(file.path, file.sha256, file.size) for file in body.files],
         base_version_id=base.id if base else None,
         description=body.description or "",
+        parents=parents,
     )
     response.status_code = 201 if row.number > known else 200
     return show_model_version(row)

@@ -46,7 +46,8 @@ def register(root: typer.Typer) -> None:
 
 def deploy(
     model: Annotated[
-        str, typer.Argument(help="Model version to serve, as name or name@3.", autocompletion=complete_model)
+        str,
+        typer.Argument(help="Model version to serve, as name, name@3 or name@alias.", autocompletion=complete_model),
     ],
     name: Annotated[str, typer.Option("--name", "-n", help="Name that applications call it by.")],
     project: ProjectOption = DEFAULT_PROJECT,
@@ -57,6 +58,9 @@ def deploy(
             "--max-model-len", min=16, help="Tokens of prompt and answer (default: the model's).", show_default=False
         ),
     ] = None,
+    production: Annotated[
+        bool, typer.Option("--production", help="Serve approved versions only, now and later.")
+    ] = False,
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +70,9 @@ def deploy(
     """
     engine: dict[str, Any] = {} if max_model_len is None else {"max_model_len": max_model_len}
     with connect() as client:
-        endpoint = client.endpoints.deploy(name, model, project, replicas=replicas, engine=engine)
+        endpoint = client.endpoints.deploy(
+            name, model, project, replicas=replicas, engine=engine, production=production
+        )
         _finish(client, endpoint, wait=wait, as_json=as_json)
 
 
@@ -129,18 +135,24 @@ def update_endpoint(
     replicas: Annotated[
         int | None, typer.Option("--replicas", min=1, help="How many engines share the load.", show_default=False)
     ] = None,
+    production: Annotated[
+        bool | None,
+        typer.Option("--production/--no-production", help="Serve approved versions only.", show_default=False),
+    ] = None,
     wait: WaitOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Change the model version or the number of replicas.
+    """Change the model version, the number of replicas, or whether it is for production.
 
     Example: finmaas endpoint update intents --model intents@2
     """
-    if model is None and replicas is None:
-        raise typer.BadParameter("name what to change: --model or --replicas")
+    if model is None and replicas is None and production is None:
+        raise typer.BadParameter("name what to change: --model, --replicas or --production")
     with connect() as client:
         present = client.endpoints.get(name, project)
-        endpoint = client.endpoints.update(name, project, model=model, replicas=replicas, if_match=present.version)
+        endpoint = client.endpoints.update(
+            name, project, model=model, replicas=replicas, production=production, if_match=present.version
+        )
         _finish(client, endpoint, wait=wait, as_json=as_json)
 
 
@@ -170,6 +182,7 @@ def _show(client: Client, endpoint: Endpoint, *, as_json: bool) -> None:
         ("state", endpoint.state),
         ("reason", endpoint.reason),
         ("model version", endpoint.model_version.ref),
+        ("production", "yes: approved versions only" if endpoint.production else None),
         ("replicas", f"{endpoint.ready_replicas} of {endpoint.replicas} ready"),
         ("engine", ", ".join(f"{name}={value}" for name, value in endpoint.engine.items())),
         ("base_url", None if as_json else f"{client.gateway_url}/v1"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finmaas_platform.cli import model_life
 from finmaas_platform.cli.options import (
     DATA,
     DEFAULT_PROJECT,
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Models: weights as immutable versions, with their lineage.")
 RefArgument = Annotated[
-    str, typer.Argument(help="The model, as name or name@3.", metavar="MODEL", autocompletion=complete_model)
+    str,
+    typer.Argument(help="The model, as name, name@3 or name@alias.", metavar="MODEL", autocompletion=complete_model),
 ]
 COLUMNS = (
     Column("Name", lambda m: m.name),
     Column("Project", lambda m: m.project),
     Column("Newest", lambda m: f"@{m.latest_version}" if m.latest_version else None, right=True),
+    Column("State", lambda m: m.latest_state),
+    Column("Aliases", lambda m: ", ".join(f"{name}→@{number}" for name, number in m.aliases.items())),
     Column("Created", lambda m: m.created_at),
 )
 VERSIONS = (
     Column("Version", lambda v: v.ref),
     Column("Kind", lambda v: v.kind),
+    Column("State", lambda v: v.state),
     Column("Size", lambda v: format_bytes(v.size_bytes), right=True),
     Column("Job", lambda v: v.lineage.job_id),
     Column("By", lambda v: v.created_by),
@@ -45,6 +50,7 @@ VERSIONS = (
 def register(root: typer.Typer) -> None:
     """Adds the commands to the CLI."""
     root.add_typer(app, name="model", rich_help_panel=DATA)
+    model_life.register(app)
 
 
 @app.command("import")
@@ -123,6 +129,7 @@ def show_version(version: ModelVersion, as_json: bool) -> None:
     fields = (
         ("version", version.ref),
         ("kind", version.kind),
+        ("state", version.state),
         ("size", f"{format_bytes(version.size_bytes)} in {len(version.files)} files"),
         ("digest", version.digest[:16]),
         ("description", version.description),

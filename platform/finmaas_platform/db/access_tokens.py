@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -22,6 +23,8 @@ class AccessTokenRow(Base):
     tenant_id: Mapped[str | None] = mapped_column(ForeignKey("tenants.id"))
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    # Principals other than its own who may hold it: who made it, and who held the token it was made with.
+    holders: Mapped[list[Any]] = mapped_column(default=list)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 

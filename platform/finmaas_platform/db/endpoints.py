@@ -34,11 +34,13 @@ class EndpointRow(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
     name: Mapped[str]
-    model_version_id: Mapped[str]
+    model_version_id: Mapped[str] = mapped_column(index=True)
     model_ref: Mapped[str]
     """`tenant/project/name@3`, as it was resolved."""
     replicas: Mapped[int]
     engine: Mapped[dict[str, Any]]
+    production: Mapped[bool] = mapped_column(default=False)
+    """Serves approved versions only."""
 
     state: Mapped[str]
     reason: Mapped[str] = mapped_column(Text)

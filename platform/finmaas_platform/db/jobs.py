@@ -28,8 +28,8 @@ class JobRow(Leased, Base):
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
     dataset_version_id: Mapped[str] = mapped_column(index=True)
-    base_version_id: Mapped[str | None]
-    subject_version_id: Mapped[str | None]
+    base_version_id: Mapped[str | None] = mapped_column(index=True)
+    subject_version_id: Mapped[str | None] = mapped_column(index=True)
 
     state: Mapped[str]
     reason: Mapped[str] = mapped_column(Text)
@@ -45,6 +45,8 @@ class JobRow(Leased, Base):
 
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    author_id: Mapped[str | None]
+    author_token_holders: Mapped[list[Any]] = mapped_column(default=list)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(default=1)

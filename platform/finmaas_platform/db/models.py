@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
 from finmaas_platform.db.projects import ProjectRow
+from finmaas_platform.domain.model_versions import VersionState
 
 
 class ModelRow(Base):
@@ -51,6 +52,14 @@ class ModelVersionRow(Base):
     size_bytes: Mapped[int]
     digest: Mapped[str] = mapped_column(index=True)
     metrics: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(default=VersionState.CANDIDATE.value)
+    # Rises with each move of the state: the ETag.
+    revision: Mapped[int] = mapped_column(default=1)
+    author_id: Mapped[str | None]
+    """The principal who registered it, or who asked for its job; unknown of some that are older than this column."""
+    author_token_holders: Mapped[list[Any]] = mapped_column(default=list)
+    materials: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What made it: code, packages, data, parameters, hardware; as its job told."""
     # A job registers at most one version; that makes handing a result over twice harmless.
     job_id: Mapped[str | None] = mapped_column(unique=True)
     dataset_version_id: Mapped[str | None] = mapped_column(ForeignKey("dataset_versions.id"), index=True)
@@ -64,3 +73,14 @@ class ModelVersionRow(Base):
     def ref(self) -> str:
         """The name a user gives from anywhere in the tenant: `tenant/project/name@3`."""
         return f"{self.model.project.ref}/{self.model.name}@{self.number}"
+
+
+class ModelParentRow(Base):
+    """A version that another was merged from, in the order they were given."""
+
+    __tablename__ = "model_parents"
+
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    parent_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True, index=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    position: Mapped[int]

@@ -20,6 +20,7 @@ class PrincipalRow(Base):
     __tablename__ = "principals"
     __table_args__ = (
         UniqueConstraint("tenant_id", "name"),
+        Index("uq_principals_issuer_subject", "issuer", "subject", unique=True),
         Index(
             "uq_principals_platform_wide_name",
             "name",
@@ -36,6 +37,10 @@ class PrincipalRow(Base):
     role: Mapped[str]
     disabled: Mapped[bool]
     created_at: Mapped[datetime]
+    created_by_id: Mapped[str | None]
+    # Who they are to the identity provider; both or neither.
+    issuer: Mapped[str | None]
+    subject: Mapped[str | None]
     version: Mapped[int] = mapped_column()
 
     tenant: Mapped[TenantRow | None] = relationship(lazy="joined")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finmaas_platform.db import (
     access_tokens,
     api_keys,
+    approvals,
     archive,
     audit_events,
     blobs,
@@ -35,6 +36,7 @@ ROW_MODULES = (
     access_tokens,
     api_keys,
     archive,
+    approvals,
     audit_events,
     blobs,
     datasets,

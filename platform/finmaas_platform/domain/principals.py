@@ -29,6 +29,13 @@ class CallerKind(StrEnum):
     GATEWAY = "gateway"
 
 
+class PrincipalKind(StrEnum):
+    """People and programs; both act by role."""
+
+    USER = "user"
+    SERVICE = "service"
+
+
 @dataclass(frozen=True)
 class Caller:
     """The authenticated sender of a request; `tenant_id` is None only for platform-wide callers."""
@@ -43,6 +50,11 @@ class Caller:
     # Set for kind JOB only.
     job_id: str | None = None
     attempt: int | None = None
+    # Set for kind PRINCIPAL only: what four eyes ask for.
+    principal_kind: PrincipalKind | None = None
+    token_holders: frozenset[str] = frozenset()
+    """Other principals who may hold the token in use."""
+    by_oidc: bool = False
 
     @property
     def is_platform_wide(self) -> bool:
@@ -55,13 +67,6 @@ class Caller:
         wanted = " or ".join(roles) or "platform-admin"
         held = self.role or self.kind
         raise NotAllowed(f"{self.name} holds the role {held}; this needs {wanted}; ask a tenant-admin for it")
-
-
-class PrincipalKind(StrEnum):
-    """People and programs; both act by role."""
-
-    USER = "user"
-    SERVICE = "service"
 
 
 # Roles that a principal without a tenant may hold; platform-admin is held by no other.

@@ -33,6 +33,7 @@ class Endpoints:
         *,
         replicas: int = 1,
         engine: Mapping[str, Any] | None = None,
+        production: bool = False,
     ) -> Endpoint:
         """Asks for an endpoint that serves a model version; `wait_ready` waits for it. AlreadyExists."""
         body = {
@@ -41,6 +42,7 @@ class Endpoints:
             "model": model,
             "replicas": replicas,
             "engine": dict(engine or {}),
+            "production": production,
         }
         return Endpoint.model_validate(self._http.write("POST", "/endpoints", body))
 
@@ -56,10 +58,16 @@ class Endpoints:
         model: str | None = None,
         replicas: int | None = None,
         engine: Mapping[str, Any] | None = None,
+        production: bool | None = None,
         if_match: int | None = None,
     ) -> Endpoint:
         """Changes what is given."""
-        given = {"model": model, "replicas": replicas, "engine": None if engine is None else dict(engine)}
+        given = {
+            "model": model,
+            "replicas": replicas,
+            "engine": None if engine is None else dict(engine),
+            "production": production,
+        }
         change = {key: value for key, value in given.items() if value is not None}
         path = f"/endpoints/{parse_ref(name, project).path}"
         return Endpoint.model_validate(self._http.write("PATCH", path, change, if_match=if_match))

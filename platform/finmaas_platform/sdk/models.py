@@ -9,8 +9,9 @@ from pathlib import Path
 
 from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
 from finmaas_platform.sdk.datasets import read_chunks
+from finmaas_platform.sdk.model_life import ModelLife, version_path
 from finmaas_platform.sdk.objects import FileEntry, Model, ModelVersion
-from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
+from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
 from finmaas_platform.sdk.transport import Transport
 from finmaas_registry.model_folder import LocalFile, scan_model_folder, tell_kind
 
@@ -23,6 +24,7 @@ class Models:
 
     def __init__(self, transport: Transport) -> None:
         self._http = transport
+        self.life = ModelLife(transport)
 
     def list(self, project: str | None = None) -> Iterator[Model]:
         """The models of a project, or all in the caller's sight."""
@@ -38,7 +40,7 @@ class Models:
 
     def version(self, ref: str, project: str = DEFAULT_PROJECT) -> ModelVersion:
         """One version; without a number the newest."""
-        return ModelVersion.model_validate(self._http.get(self._version_path(parse_ref(ref, project))))
+        return ModelVersion.model_validate(self._http.get(self._version_path(ref, project)))
 
     def download(
         self,
@@ -62,11 +64,13 @@ class Models:
         kind: str | None = None,
         base: str | None = None,
         description: str | None = None,
+        parents: Sequence[str] = (),
         on_progress: OnStage | None = None,
     ) -> ModelVersion:
         """Imports a Hugging Face folder. Files that the store has already are not sent again.
 
-        `kind` is full or adapter, told by the folder when absent; an adapter names its `base`. InvalidInput for one
+        `kind` is full, adapter or merged, told by the folder when absent; an adapter names its `base`, a merged one its
+        `parents`. InvalidInput for one
         that holds no model, or holds code or pickles: that is found before anything is sent.
         """
         files = scan_model_folder(Path(folder))
@@ -77,6 +81,7 @@ class Models:
             "files": [entry.to_json() for entry in entries],
             "base": base,
             "description": description,
+            "parents": list(parents),
         }
         target = parse_ref(name, project)
         return ModelVersion.model_validate(self._http.write("POST", f"/models/{target.path}/versions", body))
@@ -104,11 +109,8 @@ class Models:
             "PUT", f"/blobs/{entry.sha256}", lambda: read_chunks(file.source, file.size, report), file.size
         )
 
-    def _version_path(self, ref: Ref) -> str:
-        version = ref.version
-        if version is None:
-            version = self.get(ref.name, ref.project).latest_version
-        return f"/models/{ref.path}/versions/{version}"
+    def _version_path(self, text: str, project: str) -> str:
+        return version_path(self._http, text, project)
 
 
 def hash_files(files: Sequence[LocalFile], on_progress: OnStage | None = None) -> list[FileEntry]:

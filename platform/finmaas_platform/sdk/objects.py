@@ -220,6 +220,8 @@ class Model(ApiObject):
     name: str
     project: str
     latest_version: int = 0
+    latest_state: str | None = None
+    aliases: dict[str, int] = Field(default_factory=dict)
     created_at: datetime
 
 
@@ -231,6 +233,9 @@ class ModelVersion(ApiObject):
     version: int
     ref: str
     kind: str
+    state: str = ""
+    revision: int = 1
+    author_id: str | None = None
     files: tuple[FileEntry, ...] = ()
     size_bytes: int = 0
     digest: str = ""
@@ -254,6 +259,61 @@ class Draft(ApiObject):
     size_bytes: int = 0
     updated_at: datetime
     updated_by: str = ""
+
+
+class ModelAlias(ApiObject):
+    """A name that points at a version; `version` rises with each move."""
+
+    name: str
+    model: str
+    points_at: str
+    version_id: str
+    state: str
+    updated_at: datetime
+    updated_by: str = ""
+    version: int = 1
+
+
+class ModelEvent(ApiObject):
+    """One move in the life of a version or an alias."""
+
+    id: str
+    at: datetime
+    action: str
+    alias: str | None = None
+    before: str | None = None
+    after: str | None = None
+    note: str = ""
+    outcomes: tuple[dict[str, Any], ...] = ()
+    by: str = ""
+
+
+class RuleOutcome(ApiObject):
+    """What a rule says of a version."""
+
+    rule: dict[str, Any]
+    passed: bool
+    why: str
+    why_zh: str = ""
+
+
+class Verdict(ApiObject):
+    """What all rules say of a version, and why the caller could not be its approver."""
+
+    version: str
+    passed: bool
+    outcomes: tuple[RuleOutcome, ...] = ()
+    approver_fault: str | None = None
+
+
+class ApprovalRules(ApiObject):
+    """The rules of a project; version 0 is the default."""
+
+    project: str
+    document: dict[str, Any]
+    updated_at: datetime | None = None
+    updated_by: str | None = None
+    version: int = 0
 
 
 class Progress(ApiObject):
@@ -324,6 +384,7 @@ class Endpoint(ApiObject):
     replicas: int = 1
     ready_replicas: int = 0
     engine: dict[str, Any] = Field(default_factory=dict)
+    production: bool = False
     created_at: datetime
     version: int = 1
 

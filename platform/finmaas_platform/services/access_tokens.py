@@ -44,11 +44,17 @@ def create_access_token(
         created_by=caller.id,
         expires_at=choose_expiry(now, expires_in_s),
         revoked_at=None,
+        holders=_find_holders(caller, principal.id),
     )
     session.add(row)
     after = {"principal": principal.name, "expires_at": row.expires_at and row.expires_at.isoformat()}
     record_audit(session, caller, now, "access_token.create", row.id, after=after, tenant_id=row.tenant_id)
     return row, token
+
+
+def _find_holders(caller: Caller, principal_id: str) -> list[str]:
+    """Who but the principal may hold a new token: its maker, and whoever may hold the token that it is made with."""
+    return sorted({caller.id, *caller.token_holders} - {principal_id})
 
 
 def revoke_access_token(session: Session, caller: Caller, now: datetime, token_id: str) -> AccessTokenRow:

@@ -13,7 +13,7 @@ from finmaas_platform.db.job_tokens import JobTokenRow
 from finmaas_platform.db.principals import PrincipalRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import PlatformSecrets
-from finmaas_platform.domain.principals import Caller, CallerKind, Role
+from finmaas_platform.domain.principals import Caller, CallerKind, PrincipalKind, Role
 from finmaas_platform.domain.tenants import TenantState
 from finmaas_platform.services.tokens import TokenPrefix, hash_token
 
@@ -41,7 +41,7 @@ def _authenticate_principal(session: Session, hashed: str, now: datetime) -> Cal
     row = session.scalar(select(AccessTokenRow).where(AccessTokenRow.hash == hashed))
     if row is None or row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
         raise NotAuthenticated(WRONG_TOKEN)
-    return _as_caller(session, row.principal)
+    return _as_caller(session, row.principal, frozenset(row.holders))
 
 
 def authenticate_signed(session: Session, principal_id: str) -> Caller:
@@ -52,7 +52,7 @@ def authenticate_signed(session: Session, principal_id: str) -> Caller:
     return _as_caller(session, row)
 
 
-def _as_caller(session: Session, principal: PrincipalRow) -> Caller:
+def _as_caller(session: Session, principal: PrincipalRow, holders: frozenset[str] = frozenset()) -> Caller:
     if principal.disabled:
         raise NotAuthenticated(WRONG_TOKEN)
     state = _tenant_state(session, principal.tenant_id)
@@ -65,6 +65,8 @@ def _as_caller(session: Session, principal: PrincipalRow) -> Caller:
         role=Role(principal.role),
         tenant_id=principal.tenant_id,
         is_frozen=state is TenantState.FROZEN,
+        principal_kind=PrincipalKind(principal.kind),
+        token_holders=holders,
     )
 
 

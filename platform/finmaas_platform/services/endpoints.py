@@ -19,10 +19,11 @@ from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.endpoints import EndpointState
+from finmaas_platform.domain.model_versions import VersionState, check_servable
 from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
-from finmaas_platform.services.models import resolve_model_version
+from finmaas_platform.services.models import lock_version, resolve_model_version
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.snapshots import bump_snapshot
 
@@ -36,6 +37,7 @@ class EndpointChange:
     model: str | None = None
     replicas: int | None = None
     engine: Mapping[str, Any] | None = None
+    production: bool | None = None
 
 
 def create_endpoint(
@@ -47,12 +49,13 @@ def create_endpoint(
     model: str,
     replicas: int,
     engine: Mapping[str, Any],
+    production: bool = False,
 ) -> EndpointRow:
     """A new endpoint, to be served as soon as the cluster can; AlreadyExists while a live one bears the name."""
     caller.require(*MAKERS)
     _check_engine(caller, engine)
     project = get_project(session, caller, project_ref)
-    version = _resolve(session, caller, project, model)
+    version = _resolve(session, caller, project, model, production)
     row = EndpointRow(
         id=new_id("endpoint"),
         tenant_id=project.tenant_id,
@@ -63,6 +66,7 @@ def create_endpoint(
         model_ref=version.ref,
         replicas=replicas,
         engine=dict(engine),
+        production=production,
         state=EndpointState.PENDING.value,
         reason="waits for the cluster",
         ready_replicas=0,
@@ -113,8 +117,10 @@ def update_endpoint(
 ) -> EndpointRow:
     """Changes model, replicas or engine settings; the cluster rolls it out while the old replicas serve on."""
     before = _describe(row)
-    if change.model is not None:
-        version = _resolve(session, caller, row.project, change.model)
+    if change.production is not None:
+        row.production = change.production
+    if change.model is not None or change.production:
+        version = _resolve(session, caller, row.project, change.model or row.model_ref, row.production)
         row.model_version_id, row.model_ref = version.id, version.ref
     if change.replicas is not None:
         row.replicas = change.replicas
@@ -143,13 +149,18 @@ def stop_endpoint(session: Session, caller: Caller, now: datetime, row: Endpoint
     return row
 
 
-def _resolve(session: Session, caller: Caller, project: ProjectRow, ref: str) -> ModelVersionRow:
-    """A model version that this project may serve: any of its tenant, with full weights."""
+def _resolve(session: Session, caller: Caller, project: ProjectRow, ref: str, production: bool) -> ModelVersionRow:
+    """A model version that this project may serve: any of its tenant, with full weights, in a state that allows it.
+
+    It is locked, so that it cannot be retired between this look and the endpoint's row.
+    """
     version = resolve_model_version(session, caller, project, ref)
     if version.tenant_id != project.tenant_id:  # a platform-admin sees every tenant
         raise NotFound(f"there is no model {ref} in the tenant of {project.ref}")
-    if version.kind != "full":
+    if version.kind == "adapter":
         raise InvalidSpec(f"{version.ref} is an {version.kind}; give a model version with full weights")
+    lock_version(session, version)
+    check_servable(version.ref, VersionState(version.state), production)
     return version
 
 
@@ -175,4 +186,5 @@ def _describe(row: EndpointRow) -> dict[str, Any]:
         "model_version": row.model_ref,
         "replicas": row.replicas,
         "engine": dict(row.engine),
+        "production": row.production,
     }

@@ -20,7 +20,10 @@ MAX_CONFIG_BYTES = 1024 * 1024
 def check_training(store: BlobStore, spec: TrainingSpec, dataset: DatasetVersionRow, base: ModelVersionRow) -> None:
     """Raises InvalidSpec for a training that cannot work."""
     facts = TrainingFacts(
-        shape=dataset.shape, splits=dataset.splits, base_kind=base.kind, base_context=find_context_length(store, base)
+        shape=dataset.shape,
+        splits=dataset.splits,
+        base_kind="adapter" if base.kind == "adapter" else "full",
+        base_context=find_context_length(store, base),
     )
     validate_training(spec, facts)
 
@@ -30,7 +33,7 @@ def check_evaluation(
 ) -> None:
     """Raises InvalidSpec for an evaluation that cannot work."""
     for field, version in (("model", subject), ("base", base)):
-        if version is not None and version.kind != "full":
+        if version is not None and version.kind == "adapter":
             raise InvalidSpec(f"`{field}` is {version.ref}, an {version.kind}; give a version with full weights")
     if base is not None and base.id == subject.id:
         raise InvalidSpec(f"`base` and `model` are both {subject.ref}; leave `base` out or name the untuned model")

@@ -19,7 +19,7 @@ from finmaas_platform.domain.jobs import AttemptState, JobKind, JobState
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.evaluations import store_evaluation
 from finmaas_platform.services.job_protocol import get_open_attempt, get_own_attempt, move_job
-from finmaas_platform.services.models import register_model_version
+from finmaas_platform.services.models import Author, register_model_version
 from finmaas_registry.manifest import FileEntry
 from finmaas_registry.store import BlobStore
 
@@ -55,6 +55,7 @@ def complete_training(
     number: int,
     files: Sequence[FileEntry],
     metrics: Mapping[str, Any],
+    materials: Mapping[str, Any] | None = None,
 ) -> JobRow:
     """Registers the model version, with its lineage, and ends the job. Handing it in again changes nothing."""
     job, attempt = _get_unfinished(session, caller, job_id, number, JobKind.TRAINING)
@@ -73,6 +74,8 @@ def complete_training(
         job_id=job.id,
         dataset_version_id=job.dataset_version_id,
         metrics=metrics,
+        author=Author(job.author_id, tuple(job.author_token_holders)),
+        materials=materials,
     )
     result = {"model_version_id": version.id, "model_version": version.ref, "metrics": dict(metrics)}
     return _succeed(session, caller, job, attempt, result, f"made {version.ref}", now)

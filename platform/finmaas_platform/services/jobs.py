@@ -20,6 +20,7 @@ from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.jobs import FINISHED, JobKind, JobState
+from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.datasets import resolve_dataset_version
@@ -58,6 +59,8 @@ def resolve_spec(
     base = None if parsed.base is None else _resolve_model(session, caller, project, parsed.base)
     if isinstance(parsed, TrainingSpec):
         assert base is not None, "a training spec always has a base"
+        if base.state == VersionState.RETIRED:
+            raise InvalidSpec(f"the base {base.ref} is retired; train from another version")
         check_training(store, parsed, dataset, base)
         return ResolvedSpec(project, kind, parsed, dataset, base, None)
     subject = _resolve_model(session, caller, project, parsed.model)
@@ -106,6 +109,8 @@ def create_job(
         metrics={},
         created_at=now,
         created_by=caller.name,
+        author_id=caller.id,
+        author_token_holders=sorted(caller.token_holders),
         due_at=now,
         version=1,
     )

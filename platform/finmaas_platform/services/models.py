@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +12,11 @@ from sqlalchemy.orm import Session
 
 from finmaas_core.errors import InvalidInput, NotFound
 from finmaas_core.ids import new_id
-from finmaas_platform.db.models import ModelRow, ModelVersionRow
+from finmaas_platform.db.approvals import ModelAliasRow
+from finmaas_platform.db.models import ModelParentRow, ModelRow, ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
+from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller, CallerKind
 from finmaas_platform.services.audit import record_audit
@@ -23,6 +26,14 @@ from finmaas_platform.services.versions import lock_project, parse_version_ref, 
 from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
 from finmaas_registry.model_folder import check_model_files
 from finmaas_registry.store import BlobStore, Stored
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who stands behind a new version: a principal, and the others who may hold the token that it was made with."""
+
+    id: str | None
+    token_holders: tuple[str, ...] = ()
 
 
 def register_model_version(
@@ -39,6 +50,9 @@ def register_model_version(
     dataset_version_id: str | None = None,
     metrics: Mapping[str, Any] | None = None,
     description: str = "",
+    author: Author | None = None,
+    materials: Mapping[str, Any] | None = None,
+    parents: Sequence[ModelVersionRow] = (),
 ) -> ModelVersionRow:
     """A new version in the session's transaction; every blob must have been put before.
 
@@ -47,13 +61,16 @@ def register_model_version(
     """
     check_name(name, "model name")
     manifest = make_manifest(files)
+    author = author or Author(caller.id, tuple(sorted(caller.token_holders)))
+    _check_parents(project, kind, parents)
     if kind == "adapter" and base_version_id is None:
         raise InvalidInput("an adapter needs the model version it was trained on; give `base`, e.g. qwen3@1")
     lock_project(session, project)
     if existing := _find_registered(session, caller, project, name, manifest, kind, base_version_id, job_id):
         return existing
     check_files_are_put(session, caller, manifest.files)
-    check_model_files(kind, manifest.files, store.open)
+    # What was merged is whole weights to whoever loads it.
+    check_model_files("full" if kind == "merged" else kind, manifest.files, store.open)
     model = _find_model(session, caller, project, name) or _add_model(session, caller, now, project, name)
     model.latest_version += 1
     row = ModelVersionRow(
@@ -68,6 +85,11 @@ def register_model_version(
         size_bytes=manifest.size_bytes,
         digest=manifest.digest,
         metrics=dict(metrics or {}),
+        state=VersionState.CANDIDATE.value,
+        revision=1,
+        author_id=author.id,
+        author_token_holders=list(author.token_holders),
+        materials=dict(materials or {}),
         job_id=job_id,
         dataset_version_id=dataset_version_id,
         base_version_id=base_version_id,
@@ -77,6 +99,8 @@ def register_model_version(
     session.add(row)
     session.flush()
     _note_blobs(session, now, row, manifest)
+    for position, parent in enumerate(parents):
+        session.add(ModelParentRow(version_id=row.id, parent_id=parent.id, tenant_id=row.tenant_id, position=position))
     after = {"ref": row.ref, "digest": row.digest, "job_id": job_id}
     record_audit(session, caller, now, "model_version.create", row.id, after=after, tenant_id=project.tenant_id)
     return row
@@ -87,7 +111,28 @@ def resolve_model_version(session: Session, caller: Caller, project: ProjectRow,
     parsed = parse_version_ref(ref, "model")
     owner = project if parsed.project is None else get_project(session, caller, parsed.project)
     model = get_model(session, caller, owner, parsed.name)
+    if parsed.alias is not None:
+        return find_alias(session, caller, model, parsed.alias).points_at
     return get_model_version(session, caller, model, parsed.number or model.latest_version)
+
+
+def find_alias(session: Session, caller: Caller, model: ModelRow, name: str) -> ModelAliasRow:
+    """The alias of a model; NotFound names those that it has."""
+    known = {row.name: row for row in session.scalars(select_aliases(caller, model))}
+    if name in known:
+        return known[name]
+    has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+    raise NotFound(f"model {model.name} has no alias {name}; {has}; `finmaas model alias set` makes one")
+
+
+def select_aliases(caller: Caller, model: ModelRow) -> Select[ModelAliasRow]:
+    """The aliases of a model."""
+    return scoped(select(ModelAliasRow), caller).where(ModelAliasRow.model_id == model.id)
+
+
+def lock_version(session: Session, row: ModelVersionRow) -> None:
+    """Reads a version anew and keeps others from moving it until the transaction ends."""
+    session.refresh(row, with_for_update={"of": ModelVersionRow})
 
 
 def get_model(session: Session, caller: Caller, project: ProjectRow, name: str) -> ModelRow:
@@ -117,6 +162,30 @@ def get_served_version(session: Session, caller: Caller, version_id: str) -> Mod
     return found
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a model's newest version stands, and what its aliases point at, by number."""
+
+    state: str | None = None
+    aliases: dict[str, int] = field(default_factory=dict)
+
+
+def find_standings(session: Session, caller: Caller, rows: Sequence[ModelRow]) -> dict[str, Standing]:
+    """The standing of each of these models, in two queries."""
+    ids = [row.id for row in rows]
+    newest = select(ModelVersionRow.model_id, ModelVersionRow.state).join(  # unscoped: of models found in scope
+        ModelRow, (ModelVersionRow.model_id == ModelRow.id) & (ModelVersionRow.number == ModelRow.latest_version)
+    )
+    states = {row.model_id: row.state for row in session.execute(newest.where(ModelRow.id.in_(ids)))}
+    pointing = select(ModelAliasRow.model_id, ModelAliasRow.name, ModelVersionRow.number).join(  # unscoped: as above
+        ModelVersionRow, ModelAliasRow.version_id == ModelVersionRow.id
+    )
+    aliases: dict[str, dict[str, int]] = {}
+    for model_id, name, number in session.execute(pointing.where(ModelAliasRow.model_id.in_(ids)).order_by("name")):
+        aliases.setdefault(model_id, {})[name] = number
+    return {one: Standing(states.get(one), aliases.get(one, {})) for one in ids}
+
+
 def find_latest_number(session: Session, caller: Caller, project: ProjectRow, name: str) -> int:
     """The number of the newest version of a model; 0 when there is no such model."""
     found = _find_model(session, caller, project, name)
@@ -132,6 +201,18 @@ def select_models(session: Session, caller: Caller, project: str | None) -> Sele
 def select_versions(caller: Caller, model: ModelRow) -> Select[ModelVersionRow]:
     """The versions of a model."""
     return scoped(select(ModelVersionRow), caller).where(ModelVersionRow.model_id == model.id)
+
+
+def _check_parents(project: ProjectRow, kind: str, parents: Sequence[ModelVersionRow]) -> None:
+    for parent in parents:
+        if parent.tenant_id != project.tenant_id:  # a platform-admin sees every tenant
+            raise NotFound(f"there is no model {parent.ref} in the tenant of {project.ref}")
+    if kind == "merged" and len({parent.id for parent in parents}) < 2:
+        raise InvalidInput(
+            "a merged version names at least two `parents` that it was merged from, e.g. faq@2, intents@3"
+        )
+    if kind != "merged" and parents:
+        raise InvalidInput(f"only a merged version has `parents`, and this one is {kind}; leave them out")
 
 
 def _find_registered(

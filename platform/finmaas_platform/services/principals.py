@@ -49,6 +49,7 @@ def create_principal(
         role=role.value,
         disabled=False,
         created_at=now,
+        created_by_id=caller.id,
     )
     insert_unique(session, row, f"the principal {name} exists already; choose another name")
     record_audit(session, caller, now, "principal.create", row.id, after=_describe(row), tenant_id=row.tenant_id)

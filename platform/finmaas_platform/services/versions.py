@@ -14,26 +14,32 @@ from finmaas_core.errors import InvalidInput, NotFound
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.domain.names import check_name, split_project_ref
 
-_REF = re.compile(r"^(?:(?P<project>[^/@]+/[^/@]+)/)?(?P<name>[^/@]+)(?:@(?P<number>[1-9][0-9]{0,8}))?$")
+_REF = re.compile(
+    r"^(?:(?P<project>[^/@]+/[^/@]+)/)?(?P<name>[^/@]+)(?:@(?:(?P<number>[1-9][0-9]{0,8})|(?P<alias>[a-z][^/@]*)))?$"
+)
 
 
 class VersionRef(NamedTuple):
-    """A reference taken apart; `project` is None for the project at hand, `number` is None for the newest."""
+    """A reference taken apart; `project` is None for the project at hand; without number and alias, the newest."""
 
     project: str | None
     name: str
     number: int | None
+    alias: str | None = None
 
 
 def parse_version_ref(ref: str, what: str) -> VersionRef:
-    """`name`, `name@3` or `tenant/project/name@3`. InvalidInput for anything else; `what` is dataset or model."""
+    """`name`, `name@3`, `tenant/project/name@3`, or of a model `name@alias`. InvalidInput for anything else.
+
+    `what` is dataset or model.
+    """
     found = _REF.match(ref)
-    if found is None:
+    if found is None or (found["alias"] and what != "model"):
         raise InvalidInput(f"{ref[:200]!r} names no {what}; write name, name@3 or tenant/project/name@3")
-    project, name, number = found.group("project", "name", "number")
+    project, name, number, alias = found.group("project", "name", "number", "alias")
     if project is not None:
         split_project_ref(project)
-    return VersionRef(project, check_name(name, f"{what} name"), None if number is None else int(number))
+    return VersionRef(project, check_name(name, f"{what} name"), None if number is None else int(number), alias)
 
 
 def unknown_name(what: str, name: str, project: str, known: Iterable[str]) -> NotFound:
