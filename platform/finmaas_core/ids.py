@@ -35,6 +35,9 @@ PREFIXES = {
     "model_card": "crd",
     "usage_record": "use",
     "checkpoint": "ckp",
+    "file": "file",
+    "batch": "batch",
+    "batch_line": "batch_req",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32, lower case

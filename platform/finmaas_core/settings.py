@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     otlp_url: str = ""
     trace_share: float = Field(1.0, ge=0, le=1)
     max_request_bytes: int = 4 * 1024 * 1024
+    # The largest file that applications can upload (the input of a batch), and how many lines of batches run at once.
+    max_file_bytes: int = 100 * 1024 * 1024
+    batch_concurrency: int = 8
     # The largest file that can be imported as a dataset, and the largest single file of a model.
     max_dataset_bytes: int = 16 << 30
     max_blob_bytes: int = 64 << 30

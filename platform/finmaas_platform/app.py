@@ -27,6 +27,7 @@ from finmaas_platform.api import (
     jobs,
     model_lifecycle,
     models,
+    openai_files,
     policies,
     principals,
     projects,
@@ -65,6 +66,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     policies.router,
     policies.provenance_router,
     gateway.router,
+    openai_files.router,
     gateways.router,
     gateways.metrics_router,
 )

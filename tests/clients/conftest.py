@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving" / "gateway"))
 
-from client_engine import answer_any
+from client_engine import Engine
 from client_runs import run_script
-from gateway_parts import KEY, PEPPER, FakeReplica, snapshot_document
+from gateway_parts import KEY, PEPPER, snapshot_document
 from integration_helpers import find_port_block, wait_until
 
 from finmaas_core.home import Home, write_secret
@@ -29,24 +27,16 @@ Client = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def engine_port() -> Iterator[int]:
-    """A replica that answers every shape, in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    replica = FakeReplica(answer_any)
-
-    async def start() -> int:
-        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
-        return int(server.sockets[0].getsockname()[1])
-
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield asyncio.run_coroutine_threadsafe(start(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+def engine() -> Iterator[Engine]:
+    """A replica that answers every shape."""
+    made = Engine()
+    made.start()
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")
-def gateway_url(tmp_path_factory: pytest.TempPathFactory, engine_port: int) -> Iterator[str]:
+def gateway_url(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[str]:
     """A gateway that starts from its disk: its control plane and Ray are away."""
     home = Home(tmp_path_factory.mktemp("clients") / "home")
     home.make()
@@ -55,7 +45,7 @@ def gateway_url(tmp_path_factory: pytest.TempPathFactory, engine_port: int) -> I
     folder = home.gateway / "gw-1"
     folder.mkdir(parents=True)
     SnapshotFile(folder / "snapshot", "fmg_token").save(json.dumps(snapshot_document()).encode())
-    addresses = json.dumps({"ep_chat": [["127.0.0.1", engine_port]]})
+    addresses = json.dumps({"ep_chat": [["127.0.0.1", engine.port]]})
     SnapshotFile(folder / "replicas", "fmg_token").save(addresses.encode())
     base = find_port_block()
     env = {**os.environ, "FINMAAS_HOME": str(home.root), "FINMAAS_PORT_BASE": str(base)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 from gateway_parts import ENGINE_MODEL, STREAM_HEAD, FakeReplica, chunked, completion, events, json_bytes, usage
@@ -13,11 +14,57 @@ TEXT = "Hello 你好"
 ARGUMENTS = '{"city": "上海"}'
 
 
-async def answer_any(replica: FakeReplica, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-    """By the path of the latest request; a call of a tool when tools were given, JSON when a schema was."""
-    path = replica.heads[-1].split(b" ", 2)[1].decode().removeprefix("/ep_chat")
-    whole, stream = _ANSWERS[path](request)
-    writer.write(STREAM_HEAD + chunked(stream) + b"0\r\n\r\n" if request.get("stream") else json_bytes(200, whole))
+class Engine:
+    """Runs a replica in a thread of its own. `hold` makes answers wait, `let` lets so many of them go."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._permits = asyncio.Semaphore(0)
+        self._holds = False
+        self.answered = 0
+        self.port = 0
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> None:
+        """Listens on a port of its own."""
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def hold(self) -> None:
+        self._holds = True
+
+    def let(self, count: int) -> None:
+        """Lets so many answers go, now or later."""
+        for _ in range(count):
+            self._loop.call_soon_threadsafe(self._permits.release)
+
+    def free(self) -> None:
+        """Nothing waits any more."""
+        self._holds = False
+        self.let(1000)
+
+    async def _listen(self) -> int:
+        replica = FakeReplica(self._answer)
+        server = await asyncio.start_server(replica.serve, "127.0.0.1", 0)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def _answer(self, replica: FakeReplica, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        path = replica.heads[-1].split(b" ", 2)[1].decode().removeprefix("/ep_chat")
+        if self._holds:
+            await self._permits.acquire()
+        whole, stream = _ANSWERS[path](request)
+        answer = STREAM_HEAD + chunked(_named(stream, request)) + b"0\r\n\r\n"
+        writer.write(answer if request.get("stream") else json_bytes(200, _named(json.dumps(whole).encode(), request)))
+        self.answered += 1
+
+
+def _named(data: bytes, request: dict[str, Any]) -> bytes:
+    """An answer bears the name that the engine was asked by."""
+    return data.replace(ENGINE_MODEL.encode(), request["model"].encode())
 
 
 def _text(request: dict[str, Any]) -> str:

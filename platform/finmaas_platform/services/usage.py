@@ -18,6 +18,7 @@ from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.db.usage_records import UsageRecordRow
 from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services.batches import charge_once
 from finmaas_platform.services.projects import get_project
 
 
@@ -40,6 +41,7 @@ def store_usage(session: Session, gateway_id: str, records: Sequence[Mapping[str
     """
     if not records:
         return _find_last(session, gateway_id)
+    records = charge_once(session, records)
     _check_repeats(session, gateway_id, {record["seq"]: record["request_id"] for record in records})
     is_postgres = session.get_bind().dialect.name == "postgresql"
     insert = postgresql.insert(UsageRecordRow) if is_postgres else sqlite.insert(UsageRecordRow)

@@ -18,6 +18,8 @@ from finmaas_serving.gateway.tally import Report, Tally
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 if TYPE_CHECKING:
+    import httpx
+
     from finmaas_serving.gateway.archive import Archive
     from finmaas_serving.gateway.protocol import ClientConnection
     from finmaas_serving.gateway.tracing import Tracing
@@ -28,6 +30,8 @@ class Limits:
     """How much and how long, in bytes and seconds."""
 
     body_bytes: int = 4 * 1024 * 1024
+    file_bytes: int = 100 * 1024 * 1024  # an upload, with the form around it
+    uploads_bytes: int = 256 * 1024 * 1024  # all uploads that are larger than other bodies, at once
     head_bytes: int = 64 * 1024
     answer_bytes: int = 64 * 1024 * 1024  # an answer that is not streamed is held whole
     head_s: float = 10.0  # from the first byte of a head to its last
@@ -56,6 +60,8 @@ class Gateway:
     connections: set[ClientConnection] = field(default_factory=set)
     draining: bool = False
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
+    control_plane: httpx.AsyncClient | None = None
+    uploading: int = 0  # bytes set aside for uploads on their way
     running: int = 0  # requests on their way to a replica and back
     name: str = "gateway"
     cache: AnswerCache = field(default_factory=AnswerCache)

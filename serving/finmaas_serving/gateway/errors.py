@@ -87,6 +87,11 @@ def unknown_path(path: str) -> Problem:
     return Problem(404, INVALID, "unknown_url", f"there is no {path[:200]} here; see /v1/models for what can be called")
 
 
+def busy_uploads() -> Problem:
+    message = "other uploads take all the room that is set aside for them; try again shortly"
+    return Problem(503, SERVER, "busy_uploads", message, retry_after_s=5)
+
+
 def not_stored(path: str) -> Problem:
     return Problem(404, INVALID, "not_stored", f"there is no {path[:200]}: answers are not stored here")
 

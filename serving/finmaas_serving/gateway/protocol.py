@@ -11,7 +11,6 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import httptools
@@ -26,7 +25,9 @@ from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem, problem_of
+from finmaas_serving.gateway.forward import FILES, Forward, find_room, methods_of, target_of
 from finmaas_serving.gateway.heads import KnownHead, learn_head
+from finmaas_serving.gateway.request import Asked, Request
 from finmaas_serving.gateway.router import authorise, check_scope, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shapes import SHAPES
@@ -38,60 +39,13 @@ NEVER = math.inf
 MAX_HEADERS = 128
 
 
-class Request:
-    """One request as it arrives."""
-
-    __slots__ = (
-        "authorization", "body", "complete", "continued", "echo", "expects", "id", "keep_alive", "key", "length",
-        "method", "old", "parts", "path", "problem", "received", "traceparent",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.path = ""
-        self.authorization: bytes | None = None
-        self.echo: bytes | None = None
-        self.traceparent: bytes | None = None
-        self.id = ""
-        self.old = False  # HTTP/1.0: knows no chunks
-        self.keep_alive = False
-        self.expects = False
-        self.continued = False
-        self.length = 0  # as announced
-        self.received = 0
-        self.parts: list[bytes] = []
-        self.complete = False
-        self.key: Key | None = None
-        self.problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a head said, for the next request with the same one. Holds while the snapshot does."""
-
-    snapshot: Snapshot
-    key: Key
-    path: str
-    echo: bytes | None
-    traceparent: bytes | None
-
-    def holds(self, gateway: Gateway) -> bool:
-        """Whether the key may still be used; a draining gateway says so in its answers, so it parses each request."""
-        until = self.key.expires_at
-        return (
-            self.snapshot is gateway.snapshots.current
-            and not gateway.draining
-            and (until is None or until > time.time())
-        )
-
-
 class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes", "_header_count",
-        "_in_head", "_incoming", "_keeper", "_known", "_lingering", "_parser", "_peer", "_queue", "_raw_bytes",
-        "_read_paused", "_transport", "_url", "_write_paused",
+        "_answering", "_aside", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes",
+        "_header_count", "_in_head", "_incoming", "_keeper", "_known", "_lingering", "_parser", "_peer", "_queue",
+        "_raw_bytes", "_read_paused", "_transport", "_url", "_write_paused",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -101,9 +55,10 @@ class ClientConnection(asyncio.Protocol):
         self._queue: list[Request] = []
         self._incoming: Request | None = None  # being read
         self._answering: Request | None = None  # being answered
-        self._call: Call | None = None
         self._keeper: Keeper | None = None
         self._known: KnownHead[Asked] | None = None
+        self._call: Call | Forward | None = None
+        self._aside = 0  # bytes set aside for an upload
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
         self._head_bytes = 0  # of the head being read, as parsed
@@ -130,6 +85,7 @@ class ClientConnection(asyncio.Protocol):
         if self._gateway.draining and not self._gateway.connections:
             self._gateway.drained.set()
         self._leave()
+        self._give_back()
         self._transport = None
 
     def eof_received(self) -> None:
@@ -179,10 +135,11 @@ class ClientConnection(asyncio.Protocol):
     def _learn(self, request: Request, data: bytes) -> None:
         """Remembers the head of a call that came whole and alone."""
         self._known = None
+        key = request.key
         plain = request.complete and request.keep_alive and not request.expects and not request.old
-        if plain and request.problem is None and request.key is not None and request.path in SHAPES:
+        if plain and request.problem is None and key is not None and not key.line and request.path in SHAPES:
             snapshot = self._gateway.snapshots.current
-            asked = Asked(snapshot, request.key, request.path, request.echo, request.traceparent)
+            asked = Asked(snapshot, key, request.path, request.echo, request.traceparent)
             self._known = learn_head(data, asked)
 
     def pause_writing(self) -> None:
@@ -225,6 +182,8 @@ class ClientConnection(asyncio.Protocol):
             request.echo = wire.echo_of(value)
         elif name == b"traceparent":
             request.traceparent = value
+        elif name == b"content-type":
+            request.content_type = value
         elif name == b"expect":
             request.expects = value.lower() == b"100-continue"
             if not request.expects:
@@ -260,8 +219,8 @@ class ClientConnection(asyncio.Protocol):
             return
         request.received += len(body)
         request.parts.append(body)
-        if request.received > self._gateway.limits.body_bytes:
-            request.problem = errors.body_too_large(self._gateway.limits.body_bytes)
+        if request.received > request.limit:
+            request.problem = errors.body_too_large(request.limit)
             request.parts.clear()
 
     def on_message_complete(self) -> None:
@@ -369,6 +328,9 @@ class ClientConnection(asyncio.Protocol):
             if request.path in SHAPES:
                 self._start_call(request)
                 return
+            if request.target:
+                self._start_forward(request)
+                return
             status, content_type, body = routes.answer_locally(self._gateway, request.key, request.path)
         except FinmaasError as error:
             self.refuse(problem_of(error))
@@ -434,9 +396,37 @@ class ClientConnection(asyncio.Protocol):
                 check_scope(request.key, request.path, self._peer)
             except FinmaasError as error:
                 return problem_of(error)
-        if request.length > limits.body_bytes:
-            return errors.body_too_large(limits.body_bytes)
-        return None
+            if request.key.line:
+                request.id = request.key.line  # a line of a batch is called the same in every attempt
+        request.limit = limits.body_bytes
+        if request.path not in SHAPES and methods_of(request.path) is not None:
+            request.target = target_of(request.path, url.query)
+            if request.path == FILES and request.length > limits.body_bytes:
+                return self._set_aside(request)
+        return errors.body_too_large(request.limit) if request.length > request.limit else None
+
+    def _set_aside(self, request: Request) -> Problem | None:
+        """Room for an upload, which is held whole; one at a time on a connection."""
+        problem = errors.busy_uploads() if self._aside else find_room(self._gateway, request.length)
+        if problem is None:
+            request.limit = self._aside = request.length
+            self._gateway.uploading += request.length
+        return problem
+
+    def _give_back(self) -> None:
+        self._gateway.uploading -= self._aside
+        self._aside = 0
+
+    def _start_forward(self, request: Request) -> None:
+        assert request.key is not None
+        body = b"".join(request.parts)
+        request.parts.clear()
+        self._deadline = NEVER
+        key, kind = request.key, request.content_type
+        self._call = Forward(self._gateway, self, key, request.method, request.target, kind, body)
+        if self._write_paused:
+            self._call.pause()
+        self._call.start()
 
     def _invite(self, request: Request) -> None:
         if request.expects and not request.continued and not request.old and self._transport is not None:
@@ -456,6 +446,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _answered(self) -> None:
         """One answer is out: on to the next request, or close."""
+        self._give_back()
         request = self._answering
         self._call = self._answering = None
         self._chunked = False

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Protocol, TypeVar
 
 from finmaas_core.errors import NotAllowed, NotAuthenticated, NotFound, Unavailable
+from finmaas_serving.gateway.batch_pass import PREFIX, find_batch_key
 from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
 
 NOT_READY_RETRY_S = 5
@@ -22,7 +23,7 @@ METHOD_OF = {
     "/v1/rerank": "rerank",
     "/v1/score": "score",
 }
-METHODS = frozenset((*METHOD_OF.values(), "models"))
+METHODS = frozenset((*METHOD_OF.values(), "models", "files", "batches"))
 EVERY_METHOD = ("*",)
 _BEARER = b"bearer "
 
@@ -48,7 +49,10 @@ def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: floa
         raise NotAuthenticated("no API key given; send `Authorization: Bearer fmk_…`")
     if header[:7].lower() != _BEARER:
         raise NotAuthenticated("the Authorization header is not `Bearer` with an API key")
-    key = snapshot.keys.get(hash_key(pepper, header[7:].strip()))
+    credential = header[7:].strip()
+    key = snapshot.keys.get(hash_key(pepper, credential))
+    if key is None and credential.startswith(PREFIX):
+        key = find_batch_key(snapshot.keys, pepper, credential, now)
     if key is None:
         raise NotAuthenticated("the API key is wrong or was revoked; ask the project's owner for a new one")
     if key.expires_at is not None and key.expires_at <= now:
@@ -58,10 +62,15 @@ def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: floa
 
 def check_scope(key: Key, path: str, peer: str) -> None:
     """NotAllowed when a key does not reach as far as this path, or not from this address."""
-    if key.methods != EVERY_METHOD and METHOD_OF.get(path, "models") not in key.methods:
+    if key.methods != EVERY_METHOD and _method_of(path) not in key.methods:
         raise NotAllowed(f"this key may not ask for {path}; it may for {', '.join(key.methods)}")
     if key.networks and not _is_within(peer, key.networks):
         raise NotAllowed(f"this key may not be used from {peer}; ask the project's owner for one that may")
+
+
+def _method_of(path: str) -> str:
+    found = METHOD_OF.get(path)
+    return found or next((name for name in ("files", "batches") if path.startswith(f"/v1/{name}")), "models")
 
 
 def _is_within(peer: str, networks: tuple[str, ...]) -> bool:

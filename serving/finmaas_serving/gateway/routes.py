@@ -12,6 +12,7 @@ from finmaas_serving.gateway import errors, wire
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.exposition import CONTENT_TYPE, expose
+from finmaas_serving.gateway.forward import methods_of
 from finmaas_serving.gateway.router import resolve, visible_models
 from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.gateway.snapshot import Key, Route
@@ -29,6 +30,8 @@ def check_path(method: str, path: str) -> Problem | None:
         allow: tuple[str, ...] = ("POST",)
     elif path in HEALTH or path in (MODELS, METRICS) or path.startswith(MODELS + "/"):
         allow = ("GET", "HEAD")
+    elif (methods := methods_of(path)) is not None:
+        allow = methods
     elif path.startswith(RESPONSES):
         return errors.not_stored(path)
     else:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SECRETS_WAIT_S = 60.0
 POLL_S = 0.1
 BACKLOG = 4096
+FORM_BYTES = 32 * 1024  # what a form adds to the file in it
 log = get_logger()
 
 
@@ -49,6 +50,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
     listener = await listen(gateway, settings.host, settings.port("gateway"))
     api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
     dashboard = make_client(settings.dashboard_url)
+    gateway.control_plane = api
     feeds = start_feeds(gateway, settings.gateway_id, api, dashboard, settings.paths.ray_token)
     log.info("gateway.started", url=settings.gateway_url, snapshot=gateway.snapshots.current.number)
     try:
@@ -85,7 +87,7 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
         replicas=ReplicaBook(),
         spool=Spool(folder / "spool"),
         loop=loop,
-        limits=limits or Limits(body_bytes=settings.max_request_bytes),
+        limits=limits or Limits(body_bytes=settings.max_request_bytes, file_bytes=settings.max_file_bytes + FORM_BYTES),
         name=settings.gateway_id,
         metrics_token=derive_metrics_token(read_secret(paths.gateway_token)),
         replica_file=SnapshotFile(folder / "replicas", read_secret(paths.gateway_token)),

@@ -36,6 +36,7 @@ class Key(msgspec.Struct, frozen=True):
     methods: tuple[str, ...] = ("*",)
     networks: tuple[str, ...] = ()
     expires_at: float | None = None
+    line: str = ""  # of a batch, on whose behalf the control plane calls
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -1,0 +1,60 @@
+"""One request as its connection reads it, and what its head said to the next one with the same head. No socket here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.errors import Problem
+from finmaas_serving.gateway.snapshot import Key, Snapshot
+
+
+class Request:
+    """One request as it arrives."""
+
+    __slots__ = (
+        "authorization", "body", "complete", "content_type", "continued", "echo", "expects", "id", "keep_alive", "key",
+        "length", "limit", "method", "old", "parts", "path", "problem", "received", "target", "traceparent",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.path = ""
+        self.authorization: bytes | None = None
+        self.content_type = b""
+        self.target = ""  # path and query of a request that is forwarded
+        self.limit = 0  # of the body, in bytes
+        self.echo: bytes | None = None
+        self.traceparent: bytes | None = None
+        self.id = ""
+        self.old = False  # HTTP/1.0: knows no chunks
+        self.keep_alive = False
+        self.expects = False
+        self.continued = False
+        self.length = 0  # as announced
+        self.received = 0
+        self.parts: list[bytes] = []
+        self.complete = False
+        self.key: Key | None = None
+        self.problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a head said, for the next request with the same one. Holds while the snapshot does."""
+
+    snapshot: Snapshot
+    key: Key
+    path: str
+    echo: bytes | None
+    traceparent: bytes | None
+
+    def holds(self, gateway: Gateway) -> bool:
+        """Whether the key may still be used; a draining gateway says so in its answers, so it parses each request."""
+        until = self.key.expires_at
+        return (
+            self.snapshot is gateway.snapshots.current
+            and not gateway.draining
+            and (until is None or until > time.time())
+        )
