@@ -15,6 +15,7 @@ FinmaasError
 │   └── StaleAttempt        stale_attempt      a fenced attempt tried to write
 ├── LimitReached            limit_reached      a quota or allowance is used up
 ├── Corrupt                 corrupt            bytes do not match their digest
+│   └── BadSignature        bad_signature      a version bears no signature that holds
 ├── Unavailable             unavailable        a part that is needed does not answer
 │   ├── StoreFull           store_full         no room left in the blob store or database
 │   └── WrongSchema         wrong_schema       the database was made by another release
@@ -119,6 +120,12 @@ class Corrupt(FinmaasError):
     """Bytes do not match the digest they are named by."""
 
     code = "corrupt"
+
+
+class BadSignature(Corrupt):
+    """A version bears no signature, or none that holds for these files under this name."""
+
+    code = "bad_signature"
 
 
 class Unavailable(FinmaasError):

@@ -57,6 +57,19 @@ class Settings(BaseSettings):
     # A file with the certificate authorities that sign the server's certificate; empty: the usual ones.
     s3_ca_file: Path | None = None
 
+    # What approvals sign with: a PEM file; left out, `secrets/signing.key` of the home, made at its first use.
+    signing_key: Path | None = None
+    signing_key_passphrase: SecretStr = SecretStr("")
+    # A PEM file of public keys, kept outside the registry: whose signatures count. With it, nodes serve and `pull`
+    # fetches only what bears one; `require_signature` says otherwise.
+    trust_root: Path | None = None
+    require_signature: bool | None = None
+
+    @property
+    def requires_signature(self) -> bool:
+        """Whether an unsigned version is refused: where a trust root is configured, unless it was decided otherwise."""
+        return self.trust_root is not None if self.require_signature is None else self.require_signature
+
     @property
     def paths(self) -> Home:
         return Home(self.home)

@@ -31,6 +31,7 @@ from finmaas_platform.api import (
     policies,
     principals,
     projects,
+    signatures,
     tenants,
     usage,
 )
@@ -59,6 +60,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     drafts.router,
     model_lifecycle.router,
     model_lifecycle.rules_router,
+    signatures.router,
+    signatures.key_router,
     blobs.router,
     jobs.router,
     job_protocol.router,

@@ -47,6 +47,18 @@ def is_complete(folder: Path, manifest: Manifest) -> bool:
         return False
 
 
+def check_folder(manifest: Manifest, folder: Path) -> None:
+    """Reads every file of a folder anew; Corrupt names the first whose bytes are not those of the manifest."""
+    for file in manifest.files:
+        try:
+            with (folder / file.path).open("rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+        except FileNotFoundError:
+            found = "nothing"
+        if found != file.sha256:
+            raise Corrupt(f"{folder / file.path} was changed on this disk; remove the folder, it is fetched anew")
+
+
 def _build(manifest: Manifest, fetch: Fetch, folder: Path) -> None:
     """Runs under the folder's lock, so scratch of this name that is there belongs to nobody alive."""
     for left in folder.parent.glob(f".{folder.name}.scratch-*"):

@@ -6,16 +6,18 @@ Every node does so for itself with the cluster token: no folder is shared, and n
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from finmaas_core.errors import EnvironmentFault, InvalidInput, NotFound, Unavailable
+from finmaas_core.errors import Corrupt, EnvironmentFault, InvalidInput, NotFound, Unavailable
 from finmaas_core.home import read_secret
-from finmaas_registry.manifest import FileEntry
-from finmaas_registry.materialise import materialise
+from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
+from finmaas_registry.materialise import check_folder, materialise
 from finmaas_registry.remote import RemoteBlobs
+from finmaas_registry.signing import read_trust_root, verify_version
 
 _TRIES_OF_CONNECTING = 8
 
@@ -23,19 +25,51 @@ _TRIES_OF_CONNECTING = 8
 def pull_model(version_id: str) -> Path:
     """The folder that holds a model version; fetched at the first call, checked quickly at later ones.
 
-    Raises NotFound, Unavailable (no control plane), StoreFull, Corrupt, and InvalidInput for an adapter without base.
+    Raises NotFound, Unavailable (no control plane), StoreFull, Corrupt, BadSignature, and InvalidInput for an adapter
+    without its base.
     """
     url, token, cache = _node_settings()
     version = _get_version(url, token, version_id)
-    files = [FileEntry(file["path"], file["sha256"], file["size"]) for file in version["files"]]
+    manifest = _check_version(version)
     with RemoteBlobs(url, token) as blobs:
-        return materialise(files, blobs.fetch, cache / "models" / version_id)
+        folder = materialise(manifest.files, blobs.fetch, cache / "models" / version_id)
+    if _requires_signature():
+        check_folder(manifest, folder)
+    return folder
 
 
 def check_model(version_id: str) -> None:
     """Raises what `pull_model` would raise for a version that is unknown or cannot be served, fetching nothing."""
     url, token, _ = _node_settings()
-    _get_version(url, token, version_id)
+    _check_version(_get_version(url, token, version_id))
+
+
+def _check_version(version: Mapping[str, Any]) -> Manifest:
+    """The files of a version, if the list is the one that was registered and, where that is asked, signed."""
+    ref = str(version["ref"])
+    manifest = make_manifest(FileEntry(file["path"], file["sha256"], file["size"]) for file in version["files"])
+    if manifest.digest != version["digest"]:
+        raise Corrupt(f"the list of files of {ref} has the digest {manifest.digest}, not {version['digest']}", ref=ref)
+    if _requires_signature():
+        verify_version(version.get("signature"), read_trust_root(_trust_root()), ref, manifest.files)
+    return manifest
+
+
+def _requires_signature() -> bool:
+    """By default where a trust root is set. A setting that cannot be understood asks for one: it fails closed."""
+    wanted = os.environ.get("FINMAAS_REQUIRE_SIGNATURE", "").strip().lower()
+    if wanted:
+        return wanted not in ("0", "false", "no", "off")
+    return bool(os.environ.get("FINMAAS_TRUST_ROOT"))
+
+
+def _trust_root() -> Path:
+    root = os.environ.get("FINMAAS_TRUST_ROOT")
+    if not root:
+        raise EnvironmentFault(
+            "this node asks for signatures and has no trust root; set FINMAAS_TRUST_ROOT to a PEM file of public keys"
+        )
+    return Path(root)
 
 
 def _get_version(url: str, token: str, version_id: str) -> dict[str, Any]:

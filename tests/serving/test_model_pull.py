@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from finmaas_core.errors import Corrupt, EnvironmentFault, InvalidInput, NotFound, Unavailable
+from finmaas_core.errors import BadSignature, Corrupt, EnvironmentFault, InvalidInput, NotFound, Unavailable
+from finmaas_registry.keys import MemorySigningKey
+from finmaas_registry.manifest import FileEntry, make_manifest
+from finmaas_registry.signing import sign_version
 from finmaas_serving.model_pull import check_model, pull_model
 
 WEIGHTS = b"weights" * 1000
@@ -23,6 +26,9 @@ class Node:
 
     def __init__(self) -> None:
         self.kind = "full"
+        self.ref = "default/default/m@1"
+        self.digest: str | None = None
+        self.signature: str | None = None
         self.blobs = {hashlib.sha256(WEIGHTS).hexdigest(): WEIGHTS}
         self.asked: list[str] = []
 
@@ -32,7 +38,9 @@ class Node:
             return 401, b"{}"
         if path == "/api/v1/node/model-versions/mdv_1":
             files = [{"path": "model.safetensors", "sha256": digest, "size": len(WEIGHTS)} for digest in self.blobs]
-            return 200, json.dumps({"id": "mdv_1", "kind": self.kind, "files": files}).encode()
+            entries = [FileEntry(str(f["path"]), str(f["sha256"]), len(WEIGHTS)) for f in files]
+            about = {"id": "mdv_1", "ref": self.ref, "kind": self.kind, "files": files, "signature": self.signature}
+            return 200, json.dumps(about | {"digest": self.digest or make_manifest(entries).digest}).encode()
         blob = self.blobs.get(path.removeprefix("/api/v1/blobs/"))
         return (404, b"{}") if blob is None else (200, blob)
 
@@ -59,6 +67,8 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     monkeypatch.setenv("FINMAAS_API_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("FINMAAS_CLUSTER_TOKEN_FILE", str(token_file))
     monkeypatch.setenv("FINMAAS_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("FINMAAS_TRUST_ROOT", "FINMAAS_REQUIRE_SIGNATURE"):
+        monkeypatch.delenv(name, raising=False)
     yield plane
     server.shutdown()
     server.server_close()
@@ -83,6 +93,76 @@ class TestPullModel:
     def test_an_unknown_version_is_named(self, node: Node) -> None:
         with pytest.raises(NotFound, match="mdv_9"):
             pull_model("mdv_9")
+
+
+class TestSignatures:
+    """What a node with a trust root serves, and what it refuses."""
+
+    ring = MemorySigningKey()
+
+    @pytest.fixture(autouse=True)
+    def _trust(self, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "root.pem").write_bytes(self.ring.public_key())
+        monkeypatch.setenv("FINMAAS_TRUST_ROOT", str(tmp_path / "root.pem"))
+        node.signature = sign_version(self.ring, node.ref, self.files()).bundle
+
+    def files(self, weights: bytes = WEIGHTS) -> list[FileEntry]:
+        return [FileEntry("model.safetensors", hashlib.sha256(weights).hexdigest(), len(WEIGHTS))]
+
+    def test_a_signed_version_is_laid_out(self, node: Node) -> None:
+        check_model("mdv_1")
+        assert (pull_model("mdv_1") / "model.safetensors").read_bytes() == WEIGHTS
+
+    def test_an_unsigned_one_is_refused_before_a_byte_is_fetched(self, node: Node) -> None:
+        node.signature = None
+        with pytest.raises(BadSignature, match="bears no signature"):
+            check_model("mdv_1")
+        with pytest.raises(BadSignature):
+            pull_model("mdv_1")
+        assert [path for path in node.asked if "/blobs/" in path] == []
+
+    def test_a_foreign_signature_is_refused(self, node: Node) -> None:
+        node.signature = sign_version(MemorySigningKey(), node.ref, self.files()).bundle
+        with pytest.raises(BadSignature, match="any trusted key"):
+            pull_model("mdv_1")
+
+    def test_a_row_that_names_other_bytes_is_refused_though_they_match_their_digest(self, node: Node) -> None:
+        other = WEIGHTS[:-1] + b"X"
+        node.blobs = {hashlib.sha256(other).hexdigest(): other}
+        with pytest.raises(BadSignature, match=r"model\.safetensors changed"):
+            pull_model("mdv_1")
+
+    def test_a_signature_of_another_version_is_refused(self, node: Node) -> None:
+        node.ref = "default/default/m@2"
+        with pytest.raises(BadSignature, match="made for default/default/m@1"):
+            pull_model("mdv_1")
+
+    def test_a_byte_changed_on_the_way_is_refused(self, node: Node) -> None:
+        node.blobs = dict.fromkeys(node.blobs, WEIGHTS[:-1] + b"X")
+        with pytest.raises(Corrupt, match="arrived with the digest"):
+            pull_model("mdv_1")
+
+    def test_a_byte_changed_in_the_cache_is_refused(self, node: Node) -> None:
+        path = pull_model("mdv_1") / "model.safetensors"
+        path.write_bytes(WEIGHTS[:-1] + b"X")
+        with pytest.raises(Corrupt, match="was changed on this disk"):
+            pull_model("mdv_1")
+
+    def test_the_policy_can_be_turned_off_and_on(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        node.signature = None
+        monkeypatch.setenv("FINMAAS_REQUIRE_SIGNATURE", "0")
+        check_model("mdv_1")
+        monkeypatch.setenv("FINMAAS_REQUIRE_SIGNATURE", "yes")
+        monkeypatch.delenv("FINMAAS_TRUST_ROOT")
+        with pytest.raises(EnvironmentFault, match="has no trust root"):
+            check_model("mdv_1")
+
+
+class TestManifest:
+    def test_a_list_of_files_with_another_digest_is_refused_without_a_trust_root(self, node: Node) -> None:
+        node.digest = "0" * 64
+        with pytest.raises(Corrupt, match="list of files"):
+            check_model("mdv_1")
 
 
 class TestCheckModel:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from finmaas_core.errors import Corrupt
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
 from finmaas_platform.api.etag import IfMatchDep, check_version, set_etag
 from finmaas_platform.api.idempotency import OnceDep
@@ -17,12 +18,20 @@ from finmaas_platform.api.models import ModelVersionView, show_model_version
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.approvals import ApprovalRulesRow, ModelAliasRow, ModelEventRow
+from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.models import ModelVersionRow
+from finmaas_platform.deps import Deps
 from finmaas_platform.domain.approvals import Outcome, Rules, decide_rules, read_rules
+from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services import approval_rules, model_lifecycle
+from finmaas_platform.services.blobs import to_entries
+from finmaas_platform.services.model_lifecycle import Means
 from finmaas_platform.services.models import find_alias, get_model, resolve_model_version, select_aliases
 from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.signatures import find_trust_root, open_signing_key
+from finmaas_registry.manifest import make_manifest
+from finmaas_registry.signing import sign_version
 
 router = APIRouter(prefix="/models/{tenant}/{project}/{name}", tags=["models"])
 rules_router = APIRouter(prefix="/approval-rules", tags=["models"])
@@ -135,7 +144,22 @@ def find_version(
     return resolve_model_version(session, caller, owner, f"{name}@{selector}")
 
 
-Mover = Callable[[Session, Caller, datetime, ModelVersionRow, str], None]
+Mover = Callable[[Session, Caller, datetime, ModelVersionRow, str, Means], None]
+
+
+def _prepare(deps: Deps, caller: Caller, verb: str, path: tuple[str, str, str, str]) -> Means:
+    """What a move needs, before its transaction: the key may lie in another machine, which no transaction waits for."""
+    trust = find_trust_root(deps.settings)
+    if verb != "approve":
+        return Means(trust)
+    with read_unit(deps.sessions) as session:
+        row = find_version(session, caller, *path)
+        if row.state != VersionState.VALIDATED:
+            return Means(trust)
+        ref, digest, files = row.ref, row.digest, to_entries(row.files)
+    if make_manifest(files).digest != digest:
+        raise Corrupt(f"the list of files of {ref} was changed since it was registered; it is not signed")
+    return Means(trust, sign_version(open_signing_key(deps.settings), ref, files))
 
 
 def _add_move(verb: str, move: Mover, summary: str, description: str) -> None:
@@ -154,10 +178,12 @@ def _add_move(verb: str, move: Mover, summary: str, description: str) -> None:
         if_match: IfMatchDep,
         response: Response,
     ) -> Any:
+        means = _prepare(deps, caller, verb, (tenant, project, name, selector))
+
         def make() -> ModelVersionView:
             row = find_version(session, caller, tenant, project, name, selector)
             check_version(row.revision, if_match)
-            move(session, caller, deps.clock.now(), row, body.note)
+            move(session, caller, deps.clock.now(), row, body.note, means)
             set_etag(response, row.revision)
             return show_model_version(row)
 
@@ -191,22 +217,29 @@ _add_move(
 
 @router.get(f"{VERSION}/verdict", summary="What the rules say of a version")
 def get_verdict(
-    tenant: str, project: str, name: str, selector: str, caller: CallerDep, session: SessionDep
+    tenant: str, project: str, name: str, selector: str, caller: CallerDep, session: SessionDep, deps: DepsDep
 ) -> VerdictView:
     """Now, of this version; and whether you could be its approver. Nothing is changed."""
     row = find_version(session, caller, tenant, project, name, selector)
-    verdict = model_lifecycle.judge_version(session, caller, row)
+    verdict = model_lifecycle.judge_version(session, caller, row, Means(find_trust_root(deps.settings)))
     return _show_verdict(row, verdict.outcomes, verdict.approver_fault)
 
 
 @router.post(f"{VERSION}/verdict", summary="Try rules on a version")
 def try_rules(
-    tenant: str, project: str, name: str, selector: str, body: dict[str, Any], caller: CallerDep, session: SessionDep
+    tenant: str,
+    project: str,
+    name: str,
+    selector: str,
+    body: dict[str, Any],
+    caller: CallerDep,
+    session: SessionDep,
+    deps: DepsDep,
 ) -> VerdictView:
     """Rules that are not stored, in the form in which they are set."""
     row = find_version(session, caller, tenant, project, name, selector)
     person = approval_rules.to_person(session, caller)
-    facts = approval_rules.gather_facts(session, caller, row, person)
+    facts = approval_rules.gather_facts(session, caller, row, person, find_trust_root(deps.settings))
     return _show_verdict(row, decide_rules(read_rules(body), facts), None)
 
 

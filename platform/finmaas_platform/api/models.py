@@ -8,14 +8,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from finmaas_core.errors import Conflict
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, NodeCallerDep, SessionDep
 from finmaas_platform.api.etag import set_etag
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.models import ModelRow, ModelVersionRow
+from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import models
 from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.signatures import find_bundle
 from finmaas_registry.manifest import FileEntry
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -212,7 +215,16 @@ def create_model_version(
     return show_model_version(row)
 
 
+class NodeModelVersionView(ModelVersionView):
+    """A version as a node sees it, with its signature."""
+
+    signature: str | None
+
+
 @node_router.get("/model-versions/{version_id}", summary="Show a model version to a node")
-def get_node_model_version(version_id: str, caller: NodeCallerDep, session: SessionDep) -> ModelVersionView:
-    """What a serving node lays out: the files by digest."""
-    return show_model_version(models.get_served_version(session, caller, version_id))
+def get_node_model_version(version_id: str, caller: NodeCallerDep, session: SessionDep) -> NodeModelVersionView:
+    """What a serving node lays out: the files by digest, and what they are verified by."""
+    row = models.get_served_version(session, caller, version_id)
+    if row.state == VersionState.RETIRED:
+        raise Conflict(f"{row.ref} is retired and is not served any more; deploy another version")
+    return NodeModelVersionView(**show_model_version(row).model_dump(), signature=find_bundle(session, row.id))

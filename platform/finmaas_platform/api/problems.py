@@ -46,6 +46,7 @@ HTTP_STATUS: dict[str, int] = {
     "stale_attempt": 409,
     "limit_reached": 429,
     "corrupt": 422,
+    "bad_signature": 422,
     "unavailable": 503,
     "store_full": 507,
     "wrong_schema": 503,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finmaas_platform.cli.options import DEFAULT_PROJECT, JsonOption, ProjectOption, complete_model, connect
-from finmaas_platform.cli.terminal import Column, make_console, print_json, print_table, say, show_items
+from finmaas_platform.cli.terminal import Column, make_console, print_fields, print_json, print_table, say, show_items
 
 if TYPE_CHECKING:
-    from finmaas_platform.sdk.objects import ModelVersion, Verdict
+    from finmaas_platform.sdk.objects import ModelVersion, Verdict, Verification
 
 alias_app = typer.Typer(no_args_is_help=True, help="Aliases: names such as production that point at a version.")
 rules_app = typer.Typer(no_args_is_help=True, help="Rules: what a project asks of a version before it is approved.")
@@ -52,6 +52,8 @@ def register(models: typer.Typer) -> None:
     models.command("reject")(reject)
     models.command("retire")(retire)
     models.command("history")(show_history)
+    models.command("verify")(verify)
+    models.command("key")(show_key)
     models.add_typer(alias_app, name="alias")
     models.add_typer(rules_app, name="rules")
 
@@ -126,6 +128,67 @@ def show_history(
     with connect() as client:
         events = client.models.life.history(ref, project, alias=alias)
         show_items(events, EVENTS, as_json=as_json, empty="Nothing was moved yet.")
+
+
+def verify(
+    ref: RefArgument,
+    project: ProjectOption = DEFAULT_PROJECT,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Also compare this folder, file by file.", file_okay=False, show_default=False),
+    ] = None,
+    trust_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust-root",
+            envvar="FINMAAS_TRUST_ROOT",
+            help="PEM file of the public keys that you trust; without it the platform's own key counts.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a version: the platform reads every byte anew, and the signature is checked here. Exit code 3 if not.
+
+    Example: finmaas model verify intents@3 --folder ./intents --trust-root approvers.pem
+    """
+    from finmaas_core.errors import Corrupt
+
+    with connect() as client:
+        stored = client.models.trust.verify_stored(ref, project)
+        faults = list(stored.faults)
+        try:
+            version = client.models.version(ref, project)
+            key_id = client.models.trust.check(version, trust_root)
+            if folder is not None:
+                client.models.trust.check_folder(version, folder, trust_root)
+        except Corrupt as error:
+            key_id = None
+            faults.append(error.message)
+    passed = stored.passed and not faults
+    if as_json:
+        print_json({**stored.to_json(), "passed": passed, "faults": faults, "local_key_id": key_id})
+    else:
+        _show_verification(stored, passed, faults, key_id)
+    raise typer.Exit(0 if passed else FAILS)
+
+
+def show_key(as_json: JsonOption = False) -> None:
+    """Print the public key that approvals are signed with, for a trust root. Compare its id on another way first.
+
+    Example: finmaas model key > approvers.pem
+    """
+    import hashlib
+
+    with connect() as client:
+        pem = client.models.trust.public_key()
+    key_id = hashlib.sha256(pem.encode()).hexdigest()
+    if as_json:
+        print_json({"key_id": key_id, "pem": pem})
+        return
+    typer.echo(pem, nl=False)
+    say(f"key id {key_id}")
 
 
 @alias_app.command("list")
@@ -252,6 +315,23 @@ def _show_moved(version: ModelVersion, as_json: bool) -> None:
         say(f"Next, by an approver: finmaas model approve {version.ref}")
     elif version.state == "approved":
         say(f"Next: finmaas model alias set production {version.ref}")
+
+
+def _show_verification(stored: Verification, passed: bool, faults: list[str], key_id: str | None) -> None:
+    root = "the trust root given here" if key_id else f"the platform's {stored.trust_root} trust root"
+    print_fields(
+        (
+            ("version", stored.version),
+            ("digest", stored.digest),
+            ("bytes", f"{stored.files} files read anew"),
+            ("signature", stored.signature),
+            ("signed by key", (key_id or stored.key_id or "")[:16]),
+            ("trusted by", root if key_id or stored.key_id else None),
+            ("verdict", "holds" if passed else "does not hold"),
+        )
+    )
+    for fault in faults:
+        say(f"✗ {fault}")
 
 
 def _show_verdict(verdict: Verdict) -> None:

@@ -106,6 +106,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         # Jobs name `python`: it must be this installation's, also where nobody has activated its environment.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
+    if settings.trust_root is not None:
+        env["FINMAAS_TRUST_ROOT"] = str(settings.trust_root.resolve())
+    env["FINMAAS_REQUIRE_SIGNATURE"] = "1" if settings.requires_signature else "0"
     return env | ({} if _has_gpu() else _CPU_ENVIRONMENT)
 
 

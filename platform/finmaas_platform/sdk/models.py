@@ -10,6 +10,7 @@ from pathlib import Path
 from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
 from finmaas_platform.sdk.datasets import read_chunks
 from finmaas_platform.sdk.model_life import ModelLife, version_path
+from finmaas_platform.sdk.model_trust import ModelTrust
 from finmaas_platform.sdk.objects import FileEntry, Model, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
 from finmaas_platform.sdk.transport import Transport
@@ -25,6 +26,7 @@ class Models:
     def __init__(self, transport: Transport) -> None:
         self._http = transport
         self.life = ModelLife(transport)
+        self.trust = ModelTrust(transport)
 
     def list(self, project: str | None = None) -> Iterator[Model]:
         """The models of a project, or all in the caller's sight."""
@@ -50,9 +52,16 @@ class Models:
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ModelVersion:
-        """Fetches the files of a version into a folder, checked; those that are there already stay."""
+        """Fetches the files of a version into a folder, checked; those that are there already stay.
+
+        A signed version brings its signature, `model.sig`. Where a trust root is set, one that bears none that holds is
+        refused before a byte is fetched: BadSignature.
+        """
         version = self.version(ref, project)
+        self.trust.check(version)
         download_files(self._http, version.files, Path(folder), on_progress)
+        if version.state == "approved" and (bundle := self.trust.signature(version.ref)):
+            (Path(folder) / "model.sig").write_text(bundle, encoding="utf-8")
         return version
 
     def import_folder(

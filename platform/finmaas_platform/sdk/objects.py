@@ -306,6 +306,19 @@ class Verdict(ApiObject):
     approver_fault: str | None = None
 
 
+class Verification(ApiObject):
+    """Whether row, bytes and signature of a version agree; `signature` is valid, invalid or missing."""
+
+    version: str
+    passed: bool
+    digest: str
+    files: int
+    signature: str
+    key_id: str | None = None
+    trust_root: str = ""
+    faults: tuple[str, ...] = ()
+
+
 class ApprovalRules(ApiObject):
     """The rules of a project; version 0 is the default."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from finmaas_platform.db.approvals import ApprovalRulesRow, ModelSignatureRow
+from finmaas_platform.db.approvals import ApprovalRulesRow
 from finmaas_platform.db.datasets import DatasetVersionRow
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.principals import PrincipalRow
@@ -19,7 +19,9 @@ from finmaas_platform.domain.approvals import Evaluation, Facts, Person, Rules, 
 from finmaas_platform.domain.principals import Caller, PrincipalKind, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.privacy import find_privacy_findings
+from finmaas_platform.services.signatures import holds
 from finmaas_platform.services.versions import lock_project
+from finmaas_registry.signing import TrustRoot
 
 KEEPERS = (Role.TENANT_ADMIN, Role.APPROVER)
 _MOST_CREATORS = 50
@@ -58,16 +60,16 @@ def store_rules(
 
 
 def gather_facts(
-    session: Session, caller: Caller, version: ModelVersionRow, approver: Person | None, base_holds: bool | None = None
+    session: Session, caller: Caller, version: ModelVersionRow, approver: Person | None, trust: TrustRoot
 ) -> Facts:
-    """What the rules look at. `base_holds` says whether the base's signature was verified; None: look for one."""
+    """What the rules look at."""
     base = _find_base(session, caller, version)
     return Facts(
         ref=version.ref,
         evaluations=[_to_evaluation(entry) for entry in version.metrics.get("evaluations", ())],
         privacy=_find_privacy(session, caller, version),
         base=None if base is None else base.ref,
-        base_signed=None if base is None else (_is_signed(session, base) if base_holds is None else base_holds),
+        base_signed=None if base is None else holds(session, trust, base),
         author=find_author(session, version),
         approver=approver,
     )
@@ -110,10 +112,6 @@ def _find_base(session: Session, caller: Caller, version: ModelVersionRow) -> Mo
     if version.base_version_id is None:
         return None
     return session.scalar(scoped(select(ModelVersionRow), caller).where(ModelVersionRow.id == version.base_version_id))
-
-
-def _is_signed(session: Session, base: ModelVersionRow) -> bool:
-    return session.get(ModelSignatureRow, base.id) is not None  # unscoped: of a version that was found in scope
 
 
 def _find_privacy(session: Session, caller: Caller, version: ModelVersionRow) -> dict[str, list[str] | None]:

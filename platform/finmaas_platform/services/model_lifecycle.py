@@ -35,6 +35,8 @@ from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.approval_rules import find_author, gather_facts, get_rules, to_person
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.models import find_alias, lock_version, select_aliases
+from finmaas_platform.services.signatures import store_signature
+from finmaas_registry.signing import Signed, TrustRoot
 
 
 @dataclass(frozen=True)
@@ -45,40 +47,59 @@ class Verdict:
     approver_fault: str | None
 
 
-def judge_version(session: Session, caller: Caller, version: ModelVersionRow) -> Verdict:
+@dataclass(frozen=True)
+class Means:
+    """What moves need beside the database: whose signatures count, and for an approval the new one."""
+
+    trust: TrustRoot
+    signed: Signed | None = None
+
+
+def judge_version(session: Session, caller: Caller, version: ModelVersionRow, means: Means) -> Verdict:
     """What the rules say of a version now, and whether the caller could be its approver; nothing is changed."""
     person = to_person(session, caller)
     fault = find_four_eyes_fault(find_author(session, version), person)
     rules = get_rules(session, caller, version.model.project)
-    return Verdict(decide_rules(rules, gather_facts(session, caller, version, person)), fault)
+    return Verdict(decide_rules(rules, gather_facts(session, caller, version, person, means.trust)), fault)
 
 
-def validate_version(session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str) -> None:
+def validate_version(
+    session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str, means: Means
+) -> None:
     """Candidate to validated; Conflict tells which rules do not hold."""
     target = _begin(session, caller, version, Move.VALIDATE)
     rules = get_rules(session, caller, version.model.project)
-    outcomes = decide_rules(rules, gather_facts(session, caller, version, None))
+    outcomes = decide_rules(rules, gather_facts(session, caller, version, None, means.trust))
     _check_rules(version, outcomes)
     _move(session, caller, now, version, Move.VALIDATE, target, note, outcomes)
 
 
-def approve_version(session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str) -> None:
+def approve_version(
+    session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str, means: Means
+) -> None:
     """Validated to approved. NotAllowed for one who is not a second pair of eyes, Conflict where a rule fails."""
     target = _begin(session, caller, version, Move.APPROVE)
-    verdict = judge_version(session, caller, version)
+    verdict = judge_version(session, caller, version, means)
     if verdict.approver_fault:
         raise NotAllowed(f"{caller.name} cannot approve {version.ref}: {verdict.approver_fault}")
     _check_rules(version, verdict.outcomes)
+    if means.signed is None:
+        raise Conflict(f"{version.ref} was moved at the same time; look at it and repeat your change")
     _move(session, caller, now, version, Move.APPROVE, target, note, verdict.outcomes)
+    store_signature(session, caller, now, version, means.signed)
 
 
-def reject_version(session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str) -> None:
+def reject_version(
+    session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str, means: Means
+) -> None:
     """Validated back to candidate."""
     target = _begin(session, caller, version, Move.REJECT)
     _move(session, caller, now, version, Move.REJECT, target, note, ())
 
 
-def retire_version(session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str) -> None:
+def retire_version(
+    session: Session, caller: Caller, now: datetime, version: ModelVersionRow, note: str, means: Means
+) -> None:
     """Ends a version's life; Conflict while an alias points at it or an endpoint serves it."""
     target = _begin(session, caller, version, Move.RETIRE)
     if used := _find_users(session, caller, version):

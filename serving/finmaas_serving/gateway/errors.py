@@ -29,6 +29,7 @@ OPENAI_ERRORS: dict[str, tuple[int, str, str]] = {
     "stale_attempt": (409, INVALID, "conflict"),
     "limit_reached": (429, "insufficient_quota", "insufficient_quota"),
     "corrupt": (502, SERVER, "upstream_failed"),
+    "bad_signature": (502, SERVER, "upstream_failed"),
     "unavailable": (503, SERVER, "endpoint_not_ready"),
     "store_full": (503, SERVER, "gateway_full"),
     "wrong_schema": (503, SERVER, "unavailable"),

@@ -16,9 +16,11 @@ from finmaas_platform.db.models import ModelRow, ModelVersionRow
 from finmaas_platform.db.principals import PrincipalRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.deps import Deps
+from finmaas_registry.manifest import FileEntry, make_manifest
 
 Headers = dict[str, str]
 MODEL = "/models/default/default/m"
+FILES = make_manifest([FileEntry("model.safetensors", "0" * 64, 1)])
 SCORES = {"exact_match": 0.9}
 
 both = pytest.mark.parametrize(
@@ -67,8 +69,9 @@ def site(client: TestClient, deps: Deps, engineer: Headers, make_principal: Call
             entry = {"job_id": "job_1", "dataset": "intents@1", "split": "test", "scores": SCORES}
             session.add(
                 ModelVersionRow(
-                    id=f"mdv_{number}", model=model, number=number, kind="full", description="", files=[],
-                    size_bytes=1, digest="e" * 64, metrics={"evaluations": [entry]}, author_id=author, **owner,
+                    id=f"mdv_{number}", model=model, number=number, kind="full", description="",
+                    files=[file.as_json() for file in FILES.files], size_bytes=1,
+                    digest=FILES.digest, metrics={"evaluations": [entry]}, author_id=author, **owner,
                 )
             )  # fmt: skip
     return Site(client, deps, engineer, make_principal("approver"))
