@@ -1,6 +1,7 @@
 """The gateway: one OpenAI-compatible entrance to every endpoint, on raw asyncio protocols.
 
     protocol.py   the client's side of a connection: HTTP/1.1 in, answers out
+    heads.py      heads of messages that come again are compared, not parsed
     routes.py     which path is what, and the answers that need no engine
     call.py       one request on its way to a replica and back
     upstream.py   replicas, and the pool of connections to them

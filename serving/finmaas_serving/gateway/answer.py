@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from finmaas_core.errors import Corrupt
@@ -45,12 +47,17 @@ def rename_model(body: bytes, written: str | None, engine_model: str, public_mod
     """The client's name in place of the engine's, which an answer has `written`."""
     if written != engine_model or engine_model == public_model:
         return body
-    old, new = b'"model":"%b"' % engine_model.encode(), b'"model":"%b"' % public_model.encode()
+    old, new = _model_fields(engine_model, public_model)
     if body.count(old) == 1:
         return body.replace(old, new)
     fields = _FIELDS.decode(body)
     fields["model"] = msgspec.Raw(new[8:])
     return msgspec.json.encode(fields)
+
+
+@lru_cache(maxsize=4096)
+def _model_fields(engine_model: str, public_model: str) -> tuple[bytes, bytes]:
+    return b'"model":"%b"' % engine_model.encode(), b'"model":"%b"' % public_model.encode()
 
 
 def engine_problem(status: int, body: bytes, unserved: str | None = None) -> Problem:

@@ -14,6 +14,7 @@ import msgspec
 
 from finmaas_core.errors import InvalidInput
 from finmaas_serving.gateway.remote import refuse_remote
+from finmaas_serving.guard.request_rules import are_plain_messages
 
 OVERRIDDEN = frozenset(
     ("priority", "cache_salt", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id")
@@ -25,6 +26,7 @@ _BOUND_TO_A_GRAMMAR = frozenset(
 _MESSAGES = ("messages",)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=False):
@@ -32,6 +34,9 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=False):
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+_NO_OPTIONS = StreamOptions()
 
 
 @dataclass(slots=True)
@@ -45,6 +50,7 @@ class CallBody:
     show_continuous: bool  # … and with every chunk
     samples: int  # `n`, answers for each prompt
     choices: int  # answers in all: samples x prompts
+    plain: bool = False  # `messages` are known to be texts alone
 
 
 def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
@@ -65,20 +71,25 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 def read_body(body: bytes) -> CallBody:
     """Reads a chat, completion or embedding; InvalidInput names the place (byte or field) that cannot be used."""
     fields = read_fields(body)
-    options = _field(fields, "stream_options", StreamOptions | None, None) or StreamOptions()
-    refuse_remote(body, fields, _MESSAGES)
+    options = _NO_OPTIONS
+    if "stream_options" in fields:
+        options = _field(fields, "stream_options", StreamOptions | None, None) or _NO_OPTIONS
+    plain = are_plain_messages(fields)
+    if not plain:  # texts name nothing that could be fetched
+        refuse_remote(body, fields, _MESSAGES)
     if "store" in fields and _field(fields, "store", bool | None, None):
         raise InvalidInput("`store` cannot be used: answers are not stored here; leave it out", param="store")
-    samples = _field(fields, "n", int | None, None) or 1
-    stream = bool(_field(fields, "stream", bool | None, False))
+    samples = (_field(fields, "n", int | None, None) or 1) if "n" in fields else 1
+    stream = "stream" in fields and bool(_field(fields, "stream", bool | None, False))
     return CallBody(
-        fields=fields,
-        model=_model(fields),
-        stream=stream,
-        show_usage=bool(options.include_usage),
-        show_continuous=bool(options.include_usage and options.continuous_usage_stats),
-        samples=samples,
-        choices=samples * _prompts(fields) if stream else samples,
+        fields,
+        _model(fields),
+        stream,
+        bool(options.include_usage),
+        bool(options.include_usage and options.continuous_usage_stats),
+        samples,
+        samples * _prompts(fields) if stream else samples,
+        plain,
     )
 
 
@@ -118,7 +129,7 @@ def _engine_fields(call: CallBody, model_name: str, cache_salt: str | None) -> d
 
 def is_for_readers(fields: Mapping[str, msgspec.Raw]) -> bool:
     """Whether a visible mark may stand in the answer: not in what a program reads. Calls of tools never take one."""
-    if fields.keys() & _BOUND_TO_A_GRAMMAR:
+    if not _BOUND_TO_A_GRAMMAR.isdisjoint(fields):
         return False
     wanted = fields.get("response_format")
     return wanted is None or bytes(wanted).strip() in (b"null", b'{"type":"text"}', b'{"type": "text"}')
@@ -127,8 +138,10 @@ def is_for_readers(fields: Mapping[str, msgspec.Raw]) -> bool:
 def _model(fields: dict[str, msgspec.Raw]) -> str:
     if "model" not in fields:
         raise InvalidInput("you must provide a `model`", param="model", openai_code="missing_required_parameter")
-    model: str = _field(fields, "model", str, "")
-    return model
+    try:
+        return _decode_text(fields["model"])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"`model` cannot be used: {error}", param="model") from None
 
 
 def _field(fields: dict[str, msgspec.Raw], name: str, kind: Any, default: Any) -> Any:

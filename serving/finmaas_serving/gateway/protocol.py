@@ -36,6 +36,7 @@ from finmaas_serving.guard.policy import Guard, Keep
 
 log = get_logger()
 NEVER = math.inf
+OK = 200
 MAX_HEADERS = 128
 
 
@@ -436,6 +437,10 @@ class ClientConnection(asyncio.Protocol):
     def _respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header]) -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
+            return
+        if status == OK and not extra and request.echo is None and request.method == "POST" and self._stays(request):
+            transport.write(wire.plain_answer(content_type, request.id.encode(), body))
+            self._answered()
             return
         if not request.complete:
             request.keep_alive = False

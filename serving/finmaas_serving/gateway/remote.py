@@ -13,14 +13,13 @@ import msgspec
 
 from finmaas_core.errors import InvalidInput
 
-_SIGNS = (b"_url", b"\\u", b"file_id", b"item_reference", b'"url"', b'"file"', b"container")
 _DATA = frozenset(("input", "arguments", "parameters", "input_schema", "schema", "text", "metadata"))
 _ELSEWHERE = ("server_url", "connector_id")
 
 
 def refuse_remote(raw: bytes, fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> None:
     """InvalidInput names the first part of these fields that lies elsewhere."""
-    if not any(sign in raw for sign in _SIGNS):
+    if not _may_name_something(raw):
         return
     for name in names:
         if name in fields:
@@ -42,6 +41,19 @@ def check_tools(fields: Mapping[str, msgspec.Raw]) -> None:
             if isinstance(tool, dict) and tool.get(name) is not None:
                 where = f"tools[{place}].{name}"
                 raise InvalidInput(f"`{where}` names a server elsewhere, and none is asked from here", param=where)
+
+
+def _may_name_something(raw: bytes) -> bool:
+    """Written out, because it is asked of every request and a generator costs ten times the searches."""
+    return (
+        b"_url" in raw
+        or b"\\u" in raw
+        or b"file_id" in raw
+        or b"item_reference" in raw
+        or b'"url"' in raw
+        or b'"file"' in raw
+        or b"container" in raw
+    )
 
 
 def _decode(raw: msgspec.Raw, name: str) -> Any:

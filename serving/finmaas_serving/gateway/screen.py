@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.snapshot import Route
 
 _PURPOSE = b"finmaas provenance v1"
+_BLOCK_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def screen_call(
             f"the guardrail policy of this project cannot be used by this gateway ({guard.why}); nothing is let "
             "through until it can: set the policy anew, or update the gateway"
         )
-    screened, substitutions = screen_request(guard, shape.path, raw, body.fields)
+    screened, substitutions = screen_request(guard, shape.path, raw, body.fields, plain=body.plain)
     if screened is not None:
         body = shape.read(screened)
     restores = bool(substitutions.by_name) and guard.restoring is not None
@@ -100,9 +102,28 @@ def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[i
     """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
     content = ",".join([f'{{"index":{index},"sha256":"{hashes[index]}"}}' for index in sorted(hashes)])
     names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'
-    claim = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
-    mac = hmac.digest(key, claim.encode(), "sha256").hex()
-    return f'{claim[:-1]},"mac":"{mac}"}}'.encode(), hashlib.sha256(claim.encode()).hexdigest()
+    text = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
+    claim = text.encode()
+    return b'%b,"mac":"%b"}' % (claim[:-1], _sealer(key)(claim).encode()), hashlib.sha256(claim).hexdigest()
+
+
+class Sealer:
+    """HMAC-SHA256 (RFC 2104) under one key: its two pads are hashed once, which halves the cost of a short text."""
+
+    def __init__(self, key: bytes) -> None:
+        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key).ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, data: bytes) -> str:
+        """The code, as hex."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(data)
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+_sealer = lru_cache(maxsize=4)(Sealer)
 
 
 def _as_json(text: str | None) -> str:

@@ -73,6 +73,15 @@ class _Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a record ends in its segment."""
+
+    path: Path
+    number: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupSync:
     """One group fsync: the files it covers, and the newest number they hold."""
 
@@ -111,6 +120,7 @@ class Spool:
         self._spares: list[tuple[Path, int]] = []
         self._spare_number = 0
         self._reserved = 0
+        self._read_to: _Place | None = None
         self.broken = False  # the disk failed: what was written last may be lost, so nothing more is let in
         self._unsynced: set[int] = set()  # file descriptors
         self._closing: list[int] = []
@@ -140,10 +150,11 @@ class Spool:
         if free <= self._segment_slots // 2:
             try:
                 self._add_spare()
+                free = self._slots() - self._reserved
             except OSError as error:
                 if free <= 0:
                     log.error("spool.full", folder=str(self._folder), error=str(error))
-        if self.broken or self._slots() <= self._reserved:
+        if self.broken or free <= 0:
             return False
         self._reserved += 1
         return True
@@ -156,22 +167,23 @@ class Spool:
         """Writes a record into the room reserved for it and returns its number; StoreFull when the disk fails."""
         record.seq = self._next
         payload = _encode(record)
-        frame = _HEAD.pack(len(payload), zlib.crc32(payload), record.seq) + payload
-        if len(frame) > MAX_FRAME_BYTES:
-            raise StoreFull(f"a usage record of {len(frame)} bytes is longer than a spool frame ({MAX_FRAME_BYTES})")
+        size = len(payload) + _HEAD.size
+        if size > MAX_FRAME_BYTES:
+            raise StoreFull(f"a usage record of {size} bytes is longer than a spool frame ({MAX_FRAME_BYTES})")
         self._reserved -= 1
-        try:
-            if self._offset + len(frame) > self._segment_bytes:
+        if self._offset + size > self._segment_bytes:
+            try:
                 self._roll()
-        except OSError as error:
-            raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
-        end = self._offset + len(frame)
-        self._map[self._offset : end] = frame
+            except OSError as error:
+                raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
+        end = self._offset + size
+        number = record.seq
+        self._map[self._offset : end] = _HEAD.pack(len(payload), zlib.crc32(payload), number) + payload
         self._offset = end
-        self._segments[-1].last = self._next
-        self._next += 1
+        self._segments[-1].last = number
+        self._next = number + 1
         self._unsynced.add(self._active)
-        return record.seq
+        return number
 
     @property
     def dirty(self) -> bool:
@@ -196,10 +208,14 @@ class Spool:
         for segment in self._segments:
             if segment.last <= after:
                 continue
-            for number, payload in _frames(segment.path):
+            known = self._read_to
+            start = known.end if known is not None and known.path == segment.path and known.number <= after else 0
+            for number, payload, end in _frames(segment.path, start):
                 if number > self.synced or len(found) >= limit:
                     return found
-                if number > after:
+                if number <= after:
+                    self._read_to = _Place(segment.path, number, end)
+                else:
                     found.append((number, payload))
         return found
 
@@ -306,7 +322,7 @@ def _find_segments(folder: Path) -> list[_Segment]:
     for path in sorted(folder.glob("usage-*.seg")):
         first = int(path.stem.removeprefix("usage-"))
         last = first - 1
-        for number, _ in _frames(path):
+        for number, _, _ in _frames(path):
             last = number
         segments.append(_Segment(path, first, last))
     return segments
@@ -317,17 +333,19 @@ def _drop_empty(segments: list[_Segment], path: Path) -> None:
     segments[:] = [segment for segment in segments if segment.path != path]
 
 
-def _frames(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole records of a segment; a torn one at its end is where it ends."""
-    data = path.read_bytes()
+def _frames(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The whole records of a segment from a place on, each with where it ends; a torn one is where they end."""
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read()
     at = 0
     while at + _HEAD.size <= len(data):
         length, crc, number = _HEAD.unpack_from(data, at)
         payload = data[at + _HEAD.size : at + _HEAD.size + length]
         if length == 0 or len(payload) < length or zlib.crc32(payload) != crc:
             return
-        yield number, payload
         at += _HEAD.size + length
+        yield number, payload, start + at
 
 
 def _sync_folder(folder: Path) -> None:

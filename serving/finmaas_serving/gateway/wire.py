@@ -33,6 +33,13 @@ def answer_head(status: int, content_type: bytes, headers: Iterable[Header], len
     return b"".join(parts)
 
 
+def plain_answer(content_type: bytes, request_id: bytes, body: bytes) -> bytes:
+    """The usual answer, whole: 200, and the connection stays open."""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        content_type, request_id, len(body), body,
+    )  # fmt: skip
+
+
 def chunk(data: bytes) -> bytes:
     """Data framed as one chunk of a chunked body. Empty data would end the body, so it gives nothing."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

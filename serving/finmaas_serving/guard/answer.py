@@ -148,12 +148,12 @@ class AnswerScreen(TextScreen):
             ending = self.ending(text.decode()) if text else ""
         except ValueError:
             return None
-        if ending:
-            body = body[:end] + _encode(ending)[1:-1] + body[end:]
         if self._seal is None:
-            return body
-        claim = self._seal({index: hashlib.sha256(text + ending.encode()).hexdigest()})
-        return body[:-1] + b',"provenance":' + claim + b"}"
+            return b"".join((body[:end], _encode(ending)[1:-1], body[end:])) if ending else body
+        digest = hashlib.sha256(text)
+        digest.update(ending.encode())
+        claim = self._seal({index: digest.hexdigest()})
+        return b'%b%b%b,"provenance":%b}' % (body[:end], _encode(ending)[1:-1], body[end:-1], claim)
 
     def _whole_choice(self, choice: dict[str, Any]) -> str:
         try:

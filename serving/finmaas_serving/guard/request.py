@@ -14,7 +14,7 @@ import msgspec
 from finmaas_core.errors import BlockedByPolicy, InvalidInput
 from finmaas_serving.guard.messages_request import MESSAGES
 from finmaas_serving.guard.policy import Action, Guard
-from finmaas_serving.guard.request_rules import CHAT, COMPLETIONS, EMBEDDINGS, RequestRules
+from finmaas_serving.guard.request_rules import CHAT, COMPLETIONS, EMBEDDINGS, RequestRules, are_plain_messages
 from finmaas_serving.guard.responses_request import RESPONSES
 from finmaas_serving.guard.scanner import Hit
 from finmaas_serving.guard.scores_request import RERANK, SCORE
@@ -54,9 +54,9 @@ class Substitutions:
 
 
 def screen_request(
-    guard: Guard, path: str, body: bytes, fields: Mapping[str, Any]
+    guard: Guard, path: str, body: bytes, fields: Mapping[str, Any], *, plain: bool = False
 ) -> tuple[bytes | None, Substitutions]:
-    """The body to send instead (None: as it is), and what was replaced in it.
+    """The body to send instead (None: as it is), and what was replaced in it. `plain`: messages are texts alone.
 
     Raises BlockedByPolicy for what a rule refuses, InvalidInput for what cannot be checked; both name the field.
     """
@@ -66,7 +66,8 @@ def screen_request(
     rules = RULES[path]
     _check_fields(rules.fields, fields)
     # The bytes show that all is well, as those of most requests do. Parts and token ids are looked at.
-    if guard.input.scanner.is_plain(body) and rules.is_plain(fields):
+    known = plain and rules.is_plain is are_plain_messages
+    if guard.input.scanner.is_plain(body) and (known or rules.is_plain(fields)):
         return None, substitutions
     value = _decode(body)
     rules.check_shape(value)
@@ -76,9 +77,8 @@ def screen_request(
 
 
 def _check_fields(known: frozenset[str], fields: Mapping[str, Any]) -> None:
-    unknown = fields.keys() - known
-    if unknown:
-        name = min(unknown)
+    if not known.issuperset(fields):
+        name = min(fields.keys() - known)
         raise InvalidInput(
             f"`{name}` cannot be checked, and the guardrails of this project let only known fields pass; leave it out",
             param=name,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from finmaas_core.errors import Corrupt, InvalidInput, NotAllowed, NotAuthenticated, all_error_classes
 from finmaas_core.ids import new_id
-from finmaas_serving.gateway.body import engine_body, read_body
+from finmaas_serving.gateway.body import OVERRIDDEN, engine_body, read_body
 from finmaas_serving.gateway.errors import OPENAI_ERRORS, problem_of
 from finmaas_serving.gateway.router import authorise, check_scope, choose_replica, hash_key
 from finmaas_serving.gateway.routes import created_at
@@ -97,7 +97,7 @@ JSON: Any = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
-OWN = {"model", "stream", "stream_options", "n", "prompt"}
+OWN = {"model", "stream", "stream_options", "n", "prompt", "messages", "store", *OVERRIDDEN}
 
 
 class TestBody:
