@@ -190,8 +190,8 @@ class _Watched:
         self._keeper.keep_answer()  # an error holds no text of a model
         self._client.refuse(problem)
 
-    def start_stream(self, content_type: bytes) -> None:
-        self._client.start_stream(content_type)
+    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
+        self._client.start_stream(content_type, extra)
 
     def send(self, data: bytes) -> None:
         self._keeper.note(data)

@@ -1,11 +1,12 @@
-"""One request on its way to a replica and back: attempts, rewriting, and its usage record.
+"""One request on its way to a replica and back: turns, attempts, rewriting, and its usage record.
 
-The order at the end is fixed: the record is in the spool, then the last bytes go to the client. A request that a
-replica began to answer is never sent twice.
+The order at the end is fixed: the record is in the spool, then the last bytes go to the client. A request is sent
+again, to another replica or another target, only while its client has seen nothing and no guardrail has read an answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,13 +18,13 @@ from finmaas_serving.gateway.answer import engine_problem
 from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.course import Course
 from finmaas_serving.gateway.errors import Problem, problem_of
-from finmaas_serving.gateway.router import choose_replica, not_ready
-from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
+from finmaas_serving.gateway.journey import Journey
+from finmaas_serving.gateway.shapes import Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import Usage
-from finmaas_serving.gateway.upstream import Exchange, Replica
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -33,9 +34,9 @@ _NO_ROOM = StoreFull(
     "the gateway cannot record usage: its disk is full; the operator has to free room", retry_after_s=30
 )
 WITHHELD = "withheld"  # a guardrail refused the answer
-STOPPED = "stopped"
 MAX_CLAIMS = 8  # what a spool frame has room for
 CACHE = "cache"  # who counted: nobody, the answer had been kept
+ELSEWHERE = frozenset((401, 403, 404, 405, 408, 429, 502, 503, 504))  # another replica may know better
 
 
 class Client(Protocol):
@@ -45,7 +46,7 @@ class Client(Protocol):
 
     def refuse(self, problem: Problem) -> None: ...
 
-    def start_stream(self, content_type: bytes) -> None: ...
+    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None: ...
 
     def send(self, data: bytes) -> None: ...
 
@@ -55,37 +56,21 @@ class Client(Protocol):
         """Sends the last bytes of a stream that cannot be completed, and closes."""
 
 
-class Call:
+class Call(Journey):
     """A call of a model; lives from the whole request to the last byte of the answer."""
 
     __slots__ = (
         "_at",
-        "_attempts",
-        "_body",
-        "_bytes",
         "_client",
         "_content_type",
         "_counted_by",
-        "_deadline",
-        "_exchange",
-        "_gateway",
-        "_key",
-        "_parts",
-        "_paused_at",
         "_recorded",
-        "_replica",
-        "_request_id",
-        "_rewriter",
-        "_route",
         "_screen",
-        "_shape",
         "_slot",
-        "_span",
         "_started",
         "_status",
         "_streaming",
-        "_tried",
-        "_ttft",
+        "_timer",
         "_usage",
     )
 
@@ -101,34 +86,22 @@ class Call:
         screen: Screen | None = None,
         slot: Slot | None = None,
         span: Span | None = None,
+        course: Course | None = None,
+        timeout_s: float | None = None,
     ) -> None:
-        self._gateway = gateway
+        super().__init__(gateway, request_id, shape, key, route, body, course, timeout_s)
         self._screen = screen
         self._slot = slot
         self._span = span
         self._client = client
-        self._request_id = request_id
-        self._shape = shape
-        self._key = key
-        self._route = route
-        self._body = body
         self._at = time.time()
         self._started = time.monotonic()  # uvloop's own clock stands still between turns, in steps of a millisecond
-        self._deadline = gateway.loop.time() + gateway.limits.first_byte_s
-        self._paused_at: float | None = None
-        self._attempts = 0
-        self._tried: list[Replica] = []
-        self._exchange: Exchange | None = None
-        self._replica: Replica | None = None
-        self._rewriter: Rewriter | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._usage: Usage | None = None
-        self._parts: list[bytes] = []
-        self._bytes = 0
         self._status = 0
         self._content_type = wire.JSON
         self._counted_by = ""
         self._streaming = False  # the client has the head of a stream
-        self._ttft: float | None = None
         self._recorded = True  # nothing to record until room is set aside
 
     def start(self) -> None:
@@ -141,7 +114,13 @@ class Call:
         if self._slot is not None and (held := self._slot.find(self._gateway.loop.time())) is not None:
             self._answer_again(held)
             return
-        self._attempt()
+        if self._due is not None:
+            self._timer = self._gateway.loop.call_at(self._due, self._too_late)
+        self._enter()
+
+    @property
+    def runs(self) -> bool:
+        return not self._recorded
 
     def client_gone(self) -> None:
         """The client left: the connection to the replica is closed at once, which stops the engine."""
@@ -149,7 +128,10 @@ class Call:
             return
         if self._exchange is not None:
             self._exchange.cancel()
-        self._try_record(499, CLIENT_LEFT)
+        if self._attempts:
+            self._try_record(499, CLIENT_LEFT)
+        else:
+            self._withdraw()
 
     def pause(self) -> None:
         """The client reads too slowly."""
@@ -173,35 +155,6 @@ class Call:
             self._fail(errors.upstream_timeout("no answer in time"))
         return False
 
-    # The way there.
-
-    def _attempt(self) -> None:
-        gateway, route = self._gateway, self._route
-        replicas = gateway.replicas.of(route.app) if route.state != STOPPED else []
-        replica = choose_replica(replicas, self._tried, gateway.loop.time(), gateway.next_turn())
-        if replica is None:
-            self._give_up(problem_of(not_ready(route)))
-            return
-        self._attempts += 1
-        self._replica = replica
-        # Serve mounts each application under its own name.
-        shape = self._shape
-        path = f"/{route.app}{shape.path}".encode()
-        salt = gateway.cache_salt_of(self._key.tenant_id) if shape.salted else None
-        body = shape.engine_body(self._body, route.model_name, salt)
-        door = gateway.snapshots.current.replica_header
-        if self._span is not None:
-            door += self._gateway.tracing.header_of(self._span) if self._gateway.tracing else b""
-        request = wire.upstream_request(path, replica.host_header, self._attempt_id(), body, door)
-        self._exchange = Exchange(replica, request, self, gateway.loop)
-        if self._paused_at is not None:
-            self._exchange.pause()
-
-    def _attempt_id(self) -> bytes:
-        """The request id as the engine sees it: a second attempt must not look like the first one coming twice."""
-        tail = f"-{self._attempts}" if self._attempts > 1 else ""
-        return f"{self._request_id}{tail}".encode()
-
     def upstream_failed(self, what: str, *, answered: bool, reused: bool) -> None:
         self._exchange = None
         if self._recorded:
@@ -209,12 +162,27 @@ class Call:
         if self._rewriter is not None and self._rewriter.done:
             self._complete_stream()
             return
-        if not answered and self._attempts < self._gateway.limits.attempts:
-            if not reused and self._replica is not None:  # a kept connection may just have been closed for its age
-                self._tried.append(self._replica)
-            self._attempt()
-            return
+        if not answered and self._here < self._gateway.limits.attempts:
+            if reused:  # a kept connection may just have been closed for its age
+                self._attempt()
+                return
+            self._judge(ok=False)
+            if self._try_again():
+                return
         self._fail(errors.upstream_failed(what))
+
+    def _too_late(self) -> None:
+        """The client's own deadline has come."""
+        if self._recorded:
+            return
+        if self._exchange is not None:
+            self._exchange.cancel()
+        self._course = None  # no time is left for another target
+        problem = errors.deadline_exceeded("waiting for its turn" if not self._attempts else "waiting for the model")
+        if self._attempts:
+            self._fail(problem)
+        else:
+            self._give_up(problem)
 
     # The way back.
 
@@ -223,7 +191,7 @@ class Call:
         self._content_type = headers.get(b"content-type", wire.JSON)
         self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
         if status == 200 and self._body.stream and self._content_type.startswith(b"text/event-stream"):
-            self._rewriter = self._shape.rewriter(self._route.model_name, self._body, self._screen)
+            self._rewriter = self._shape.rewriter(self._target.model_name, self._body, self._screen)
 
     def upstream_body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -286,7 +254,7 @@ class Call:
     def _forward(self, data: bytes) -> None:
         if not self._streaming:
             self._streaming = True
-            self._client.start_stream(self._content_type)
+            self._client.start_stream(self._content_type, self._answered_by())
         self._client.send(data)
 
     def _complete_stream(self) -> None:
@@ -299,15 +267,18 @@ class Call:
         """An answer in one piece: read, recorded, sent."""
         if self._status != 200:
             problem = engine_problem(self._status, body, self._shape.path if self._shape.optional else None)
+            if problem.status >= 500 and self._again_after(self._status):
+                return
             finish = COMPLETE if problem.status < 500 else UPSTREAM_FAILED
             if self._try_record(problem.status, finish):
                 self._client.refuse(problem)
             return
         try:
-            body, self._usage = self._shape.read_answer(body, self._route.model_name, self._body.model)
+            body, self._usage = self._shape.read_answer(body, self._target.model_name, self._body.model)
             if self._slot is not None:
                 self._slot.store(body, self._gateway.loop.time())
             if self._screen is not None:
+                self._screened = True
                 body = self._screen.answer(body)
         except Corrupt as error:
             self._fail(errors.upstream_failed(error.message))
@@ -315,7 +286,17 @@ class Call:
         self._ttft = time.monotonic() - self._started
         withheld = self._screen is not None and self._screen.withheld is not None
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
-            self._client.respond(200, self._content_type, body)
+            self._client.respond(200, self._content_type, body, self._answered_by())
+
+    def _again_after(self, status: int) -> bool:
+        """Whether a refusal of the engine is answered by another replica or target; both see the request anew."""
+        self._judge(ok=False)
+        several = len(self._gateway.replicas_of(self._target, self._course)) > len(self._tried) + 1
+        if status in ELSEWHERE and several and self._here < self._gateway.limits.attempts:
+            self._parts.clear()
+            self._bytes = 0
+            return self._try_again()
+        return self._go_elsewhere()
 
     def _answer_again(self, body: bytes) -> None:
         """An answer that was kept: screened anew; no engine worked for it, so no token is counted."""
@@ -333,8 +314,10 @@ class Call:
         self._fail(errors.upstream_failed(what))
 
     def _fail(self, problem: Problem) -> None:
-        """The answer cannot be completed: an error instead of it, or at the end of what was sent."""
+        """The answer cannot be completed: another target, an error instead, or one at the end of what was sent."""
         self._exchange = None
+        if self._go_elsewhere():
+            return
         if not self._try_record(problem.status, UPSTREAM_FAILED):
             return
         if self._streaming:
@@ -347,12 +330,30 @@ class Call:
         if self._attempts:
             self._fail(problem)
             return
+        self._withdraw()
+        self._client.refuse(problem)
+
+    def _refuse_unsent(self, problem: Problem) -> None:
+        """The present target may not have the request, so the last problem of those asked before does not matter."""
+        self._judged = True
+        self._course = None
+        if self._attempts == 1:
+            self._attempts = 0
+        self._give_up(problem)
+
+    def _withdraw(self) -> None:
+        """Ends a call that no replica was asked for: there is nothing to record."""
         self._recorded = True
+        self._leave_lane()
+        self._stop_timer()
         self._gateway.running -= 1
         self._gateway.spool.give_back()
         if self._span is not None:
             self._span.end()
-        self._client.refuse(problem)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     # The record.
 
@@ -362,10 +363,18 @@ class Call:
             return True
         self._recorded = True
         self._gateway.running -= 1
+        if finish != CLIENT_LEFT:
+            self._judge(ok=finish != UPSTREAM_FAILED)
+        elif self._replica is not None:
+            self._replica.probing = False
+        if self._lane is not None:
+            self._leave_lane()
+        if self._timer is not None:
+            self._timer.cancel()
         record = self._record(status, finish)
         self._gateway.tally.observe(self._route.name, self._key.project, record)
         if self._span is not None and self._gateway.tracing is not None:
-            self._gateway.tracing.end(self._span, record, self._route.model_version)
+            self._gateway.tracing.end(self._span, record, self._target.model_version)
         try:
             self._gateway.spool.append(record)
         except StoreFull as error:
@@ -393,7 +402,7 @@ class Call:
             project_id=key.project_id,
             tenant_id=key.tenant_id,
             endpoint_id=route.endpoint_id,
-            model_version_id=route.model_version_id,
+            model_version_id=self._target.model_version_id,
             path=self._shape.path,
             status=status,
             stream=self._body.stream,
@@ -404,6 +413,9 @@ class Call:
             duration_ms=round((time.monotonic() - self._started) * 1000, 3),
             replica=self._replica.name if self._replica is not None else None,
             finish=finish,
+            target_id=self._target.endpoint_id,
+            traffic=self._role,
+            attempts=self._attempts,
             claims=self._screen.claims[:MAX_CLAIMS] if self._screen is not None else [],
             counted_by=self._counted_by or ("engine" if usage is not None else "gateway"),
         )

@@ -10,19 +10,29 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.cache import AnswerCache
+from finmaas_serving.gateway.canary import CanaryWatch, Outcome
+from finmaas_serving.gateway.external import OutsideBook
+from finmaas_serving.gateway.lanes import Lane, LaneBook
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.tally import Report, Tally
-from finmaas_serving.gateway.upstream import ReplicaBook
+from finmaas_serving.gateway.upstream import Replica, ReplicaBook
 
 if TYPE_CHECKING:
     import httpx
 
     from finmaas_serving.gateway.archive import Archive
+    from finmaas_serving.gateway.call import Call
+    from finmaas_serving.gateway.course import Course
     from finmaas_serving.gateway.protocol import ClientConnection
+    from finmaas_serving.gateway.snapshot import Route
     from finmaas_serving.gateway.tracing import Tracing
+
+log = get_logger()
+STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,7 @@ class Limits:
     body_s: float = 120.0
     idle_s: float = 75.0  # keep-alive
     first_byte_s: float = 600.0  # waiting for a replica's first byte
+    longest_s: float = 3600.0  # that a client may ask to be waited for
     gap_s: float = 120.0  # between two pieces of an answer
     stalled_s: float = 60.0  # a client that does not read
     linger_s: float = 2.0  # reading on after a refusal, so that the client gets to see it
@@ -64,6 +75,10 @@ class Gateway:
     uploading: int = 0  # bytes set aside for uploads on their way
     running: int = 0  # requests on their way to a replica and back
     name: str = "gateway"
+    lanes: LaneBook = field(default_factory=LaneBook)
+    canaries: CanaryWatch = field(default_factory=CanaryWatch)
+    outside: OutsideBook = field(init=False)
+    shadows: set[Call] = field(default_factory=set)  # copies on their way, which no client waits for
     cache: AnswerCache = field(default_factory=AnswerCache)
     tally: Tally = field(default_factory=Tally)
     archive: Archive | None = None
@@ -78,6 +93,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.provenance_key = provenance_key(self.pepper)
+        self.outside = OutsideBook(self.pepper)
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""
@@ -94,6 +110,30 @@ class Gateway:
 
     def next_turn(self) -> int:
         return next(self._turns)
+
+    def replicas_of(self, target: Route, course: Course | None = None) -> list[Replica]:
+        """Who may be asked for a target: its replicas, or the provider outside."""
+        if course is not None and (provider := course.hop.provider) is not None:
+            outside = self.outside.find(provider)
+            return [] if outside is None else [outside.replica]
+        return self.replicas.of(target.app) if target.state != STOPPED else []
+
+    def lane_of(self, target: Route) -> Lane:
+        """The lane of a target, on the terms of the newest snapshot."""
+        app = target.app
+        lane = self.lanes.open(app, target.name, self.loop, lambda: len(self.replicas.of(app)))
+        lane.set_terms(target.terms, self.snapshots.current.weights)
+        return lane
+
+    def note_canary(self, course: Course, *, failed: bool, first_byte_s: float | None) -> None:
+        """Takes note of a canary's answer, and gives it up when it breaks its bounds."""
+        traffic = course.traffic
+        if traffic.canary is None:
+            return
+        outcome = Outcome(failed, None if first_byte_s is None else first_byte_s * 1000)
+        reason = self.canaries.note(traffic.digest, outcome, traffic.canary.bounds)
+        if reason is not None:
+            log.warning("canary.given_up", endpoint=course.name, canary=traffic.canary.endpoint_id, reason=reason)
 
     def report(self) -> Report:
         """How this process fares, for the control plane and for Prometheus."""
@@ -130,4 +170,5 @@ class Gateway:
             },
             "usage_waiting": self.spool.waiting,
             "running": self.running,
+            "queued": self.lanes.waiting(),
         }

@@ -107,3 +107,7 @@ def upstream_failed(what: str) -> Problem:
 
 def upstream_timeout(what: str) -> Problem:
     return Problem(504, SERVER, "upstream_timeout", f"the model's replica did not answer: {what}; try again")
+
+
+def deadline_exceeded(doing: str) -> Problem:
+    return Problem(504, SERVER, "deadline_exceeded", f"the deadline of `x-request-timeout` came while {doing}")

@@ -171,6 +171,9 @@ async def sweep(gateway: Gateway) -> None:
     now = gateway.loop.time()
     for connection in list(gateway.connections):
         connection.sweep(now)
+    for shadow in list(gateway.shadows):
+        shadow.overdue(now)
+    gateway.lanes.sweep(now, lambda app: bool(gateway.replicas.of(app)))
 
 
 def _ray_headers(token_file: Path) -> dict[str, str]:

@@ -24,12 +24,14 @@ from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.course import open_course
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.forward import FILES, Forward, find_room, methods_of, target_of
 from finmaas_serving.gateway.heads import KnownHead, learn_head
 from finmaas_serving.gateway.request import Asked, Request
-from finmaas_serving.gateway.router import authorise, check_scope, resolve
+from finmaas_serving.gateway.router import authorise, check_scope, read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
+from finmaas_serving.gateway.shadow import send_shadow
 from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
 from finmaas_serving.guard.policy import Guard, Keep
@@ -125,6 +127,7 @@ class ClientConnection(asyncio.Protocol):
             asked.echo,
             asked.traceparent,
         )
+        request.session, request.timeout = asked.session, asked.timeout
         request.id = self._gateway.new_request_id()
         request.method = "POST"
         request.keep_alive = request.complete = True
@@ -140,7 +143,9 @@ class ClientConnection(asyncio.Protocol):
         plain = request.complete and request.keep_alive and not request.expects and not request.old
         if plain and request.problem is None and key is not None and not key.line and request.path in SHAPES:
             snapshot = self._gateway.snapshots.current
-            asked = Asked(snapshot, key, request.path, request.echo, request.traceparent)
+            asked = Asked(
+                snapshot, key, request.path, request.echo, request.traceparent, request.session, request.timeout
+            )
             self._known = learn_head(data, asked)
 
     def pause_writing(self) -> None:
@@ -185,6 +190,10 @@ class ClientConnection(asyncio.Protocol):
             request.traceparent = value
         elif name == b"content-type":
             request.content_type = value
+        elif name == b"x-session-id":
+            request.session = value
+        elif name == b"x-request-timeout":
+            request.timeout = value
         elif name == b"expect":
             request.expects = value.lower() == b"100-continue"
             if not request.expects:
@@ -278,14 +287,14 @@ class ClientConnection(asyncio.Protocol):
         shape = SHAPES.get(self._answering.path) if self._answering is not None else None
         return problem.body() if shape is None else shape.problem_body(problem)
 
-    def start_stream(self, content_type: bytes) -> None:
+    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
             return
         self._chunked = not request.old
         if request.old:
             request.keep_alive = False
-        headers = [*self._ids(request), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        headers = [*self._ids(request), *extra, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         if self._chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         transport.write(wire.answer_head(200, content_type, headers, None, not self._stays(request)))
@@ -347,12 +356,15 @@ class ClientConnection(asyncio.Protocol):
         gateway, key = self._gateway, request.key
         snapshot = gateway.snapshots.current
         route = resolve(snapshot, key, body.model)
+        timeout_s = None if request.timeout is None else read_timeout(request.timeout, gateway.limits.longest_s)
+        course = open_course(snapshot, key, route, request.session, body, gateway.canaries.given_up)
+        target = route if course is None else course.hop.route
         screen = slot = None
         guard = snapshot.guards.get(key.project_id)
         if guard is not None:
-            body, screen = screen_call(guard, gateway.provenance_key, shape, request.id, route, raw, body)
+            body, screen = screen_call(guard, gateway.provenance_key, shape, request.id, course or route, raw, body)
             if isinstance(guard, Guard) and guard.document.cache.ttl_s:
-                slot = choose_slot(gateway.cache, guard, key, route, request.path, body)
+                slot = choose_slot(gateway.cache, guard, key, target, request.path, body)
         tracing = gateway.tracing
         span = tracing.begin(request.path, key, route, request.id, request.traceparent) if tracing else None
         self._deadline = NEVER
@@ -360,10 +372,13 @@ class ClientConnection(asyncio.Protocol):
         self._keeper = None
         if isinstance(guard, Guard) and ((keep := guard.document.keep).requests or keep.answers):
             client = self._keep(snapshot, keep, key, route, request.id, body)
-        self._call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span)
+        call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span, course, timeout_s)
+        self._call = call
         if self._write_paused:  # an earlier answer is still on its way out
-            self._call.pause()
-        self._call.start()
+            call.pause()
+        call.start()
+        if course is not None and course.shadow is not None and call.runs:
+            send_shadow(gateway, request.id, shape, key, route, body, course.shadow)
 
     def _keep(self, snapshot: Snapshot, keep: Keep, key: Key, route: Route, request_id: str, body: CallBody) -> Client:
         """Keeps a request for auditors before anything is done with it. Unavailable or StoreFull when it cannot be."""
@@ -394,6 +409,7 @@ class ClientConnection(asyncio.Protocol):
             gateway = self._gateway
             try:
                 request.key = authorise(gateway.snapshots.current, gateway.pepper, request.authorization, time.time())
+                gateway.snapshots.check_fresh(request.key.tenant_id)
                 check_scope(request.key, request.path, self._peer)
             except FinmaasError as error:
                 return problem_of(error)

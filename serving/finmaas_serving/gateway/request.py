@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ class Request:
 
     __slots__ = (
         "authorization", "body", "complete", "content_type", "continued", "echo", "expects", "id", "keep_alive", "key",
-        "length", "limit", "method", "old", "parts", "path", "problem", "received", "target", "traceparent",
+        "length", "limit", "method", "old", "parts", "path", "problem", "received", "session", "target", "timeout",
+        "traceparent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -27,6 +29,8 @@ class Request:
         self.limit = 0  # of the body, in bytes
         self.echo: bytes | None = None
         self.traceparent: bytes | None = None
+        self.session = b""  # what makes requests belong together
+        self.timeout: bytes | None = None
         self.id = ""
         self.old = False  # HTTP/1.0: knows no chunks
         self.keep_alive = False
@@ -49,6 +53,8 @@ class Asked:
     path: str
     echo: bytes | None
     traceparent: bytes | None
+    session: bytes
+    timeout: bytes | None
 
     def holds(self, gateway: Gateway) -> bool:
         """Whether the key may still be used; a draining gateway says so in its answers, so it parses each request."""
@@ -57,4 +63,5 @@ class Asked:
             self.snapshot is gateway.snapshots.current
             and not gateway.draining
             and (until is None or until > time.time())
+            and (self.snapshot.strictest_s == math.inf or gateway.snapshots.age_s <= self.snapshot.strictest_s)
         )

@@ -1,14 +1,13 @@
-"""Who may call what, and which replica takes it. Pure: sees a snapshot, a header and the time, nothing else."""
+"""Who may call what. Pure: sees a snapshot, a header and the time, nothing else."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Sequence
+import math
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Protocol, TypeVar
 
-from finmaas_core.errors import NotAllowed, NotAuthenticated, NotFound, Unavailable
+from finmaas_core.errors import InvalidInput, NotAllowed, NotAuthenticated, NotFound, Unavailable
 from finmaas_serving.gateway.batch_pass import PREFIX, find_batch_key
 from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
 
@@ -26,16 +25,6 @@ METHOD_OF = {
 METHODS = frozenset((*METHOD_OF.values(), "models", "files", "batches"))
 EVERY_METHOD = ("*",)
 _BEARER = b"bearer "
-
-
-class Candidate(Protocol):
-    """What the choice of a replica looks at."""
-
-    in_flight: int
-    failed_until: float
-
-
-C = TypeVar("C", bound=Candidate)
 
 
 def hash_key(pepper: bytes, key: bytes) -> str:
@@ -124,19 +113,12 @@ def not_ready(route: Route) -> Unavailable:
     )
 
 
-def choose_replica(candidates: Sequence[C], tried: Collection[C], now: float, turn: int) -> C | None:
-    """The replica with the least in flight, neighbours in turn; one that failed lately or was tried comes last.
-
-    None when there is no candidate at all. `turn` is any running number; it spreads equal loads.
-    """
-    count = len(candidates)
-    if count == 1:
-        return candidates[0]
-    best: C | None = None
-    best_rank = (True, True, 0)
-    for i in range(count):
-        candidate = candidates[(turn + i) % count]
-        rank = (candidate in tried, candidate.failed_until > now, candidate.in_flight)
-        if best is None or rank < best_rank:
-            best, best_rank = candidate, rank
-    return best
+def read_timeout(value: bytes, longest_s: float) -> float:
+    """The seconds that `x-request-timeout` gives a request, at most `longest_s`; InvalidInput for no such number."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:  # nan too
+        raise InvalidInput("`x-request-timeout` must be a number of seconds above 0, e.g. 30 or 2.5")
+    return min(seconds, longest_s)

@@ -22,6 +22,7 @@ from finmaas_serving.guard.request import screen_request
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.body import CallBody
+    from finmaas_serving.gateway.course import Course
     from finmaas_serving.gateway.shapes import Screen, Shape
     from finmaas_serving.gateway.snapshot import Route
 
@@ -71,7 +72,13 @@ def seal(key: bytes, claim: dict[str, Any]) -> str:
 
 
 def screen_call(
-    guard: Guard | BrokenGuard, key: bytes, shape: Shape, request_id: str, route: Route, raw: bytes, body: CallBody
+    guard: Guard | BrokenGuard,
+    key: bytes,
+    shape: Shape,
+    request_id: str,
+    route: Route | Course,
+    raw: bytes,
+    body: CallBody,
 ) -> tuple[CallBody, Screen | None]:
     """The body to send and the screen for its answer (None: the answer passes as it is).
 
@@ -98,7 +105,7 @@ def screen_call(
     return body, screen
 
 
-def make_provenance(key: bytes, route: Route, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
+def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
     """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
     content = ",".join([f'{{"index":{index},"sha256":"{hashes[index]}"}}' for index in sorted(hashes)])
     names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'

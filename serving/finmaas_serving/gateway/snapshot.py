@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import msgspec
 
-from finmaas_core.errors import Corrupt
+from finmaas_core.errors import Corrupt, Unavailable
+from finmaas_serving.gateway.lanes import Terms
 from finmaas_serving.gateway.screen import BrokenGuard, GuardBook
+from finmaas_serving.gateway.traffic import Traffic
 from finmaas_serving.guard.policy import Guard
 
 _PURPOSE = b"finmaas gateway snapshot v1"
 _MAC_BYTES = 64
+CUT_OFF_RETRY_S = 10
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -37,10 +41,14 @@ class Key(msgspec.Struct, frozen=True):
     networks: tuple[str, ...] = ()
     expires_at: float | None = None
     line: str = ""  # of a batch, on whose behalf the control plane calls
+    batch: bool = False  # its requests wait for those of others
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One endpoint: `name` is tenant/project/endpoint, `app` its Serve application, `model_name` its engine's name."""
+    """One endpoint: `name` is tenant/project/endpoint, `app` its Serve application, `model_name` its engine's name.
+
+    `traffic` says where its requests go, if not to itself; `terms` how its replicas are shared.
+    """
 
     endpoint_id: str
     name: str
@@ -52,6 +60,33 @@ class Route(msgspec.Struct, frozen=True):
     model_version_id: str | None = None
     model_version: str | None = None
     max_model_len: int | None = None
+    terms: Terms = Terms()
+    traffic: Traffic | None = None
+    served: tuple[tuple[bytes, bytes], ...] = ()  # the headers that tell who answered; not in the document
+
+    def __post_init__(self) -> None:
+        served = [(b"x-finmaas-endpoint", self.name.encode())]
+        if self.model_version is not None:
+            served.append((b"x-finmaas-model-version", self.model_version.encode()))
+        msgspec.structs.force_setattr(self, "served", tuple(served))
+
+
+class TenantTerms(msgspec.Struct, frozen=True):
+    """What holds for a tenant: its weight among those that wait, and how old a snapshot it may be judged by."""
+
+    tenant_id: str
+    weight: float = 1.0
+    max_staleness_s: float | None = None
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """An OpenAI-compatible service outside, and the projects that are approved for it. The secret is sealed."""
+
+    provider_id: str
+    name: str
+    base_url: str
+    sealed: str
+    projects: tuple[str, ...] = ()
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -80,6 +115,8 @@ class Document(msgspec.Struct, frozen=True):
     policies: tuple[Policy, ...] = ()
     replica_secret: str = ""
     archive_key: str = ""
+    tenants: tuple[TenantTerms, ...] = ()
+    providers: tuple[Provider, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +130,11 @@ class Snapshot:
     guards: dict[str, Guard | BrokenGuard] = field(default_factory=dict)
     replica_header: bytes = b""  # the line that opens the replicas' ports
     archive_key: str = ""  # public, hex: what is kept for auditors is sealed to it
+    routes: dict[str, Route] = field(default_factory=dict)  # by endpoint id
+    providers: dict[str, Provider] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # of tenants, where it is not 1
+    staleness: dict[str, float] = field(default_factory=dict)  # of tenants that bound it, in seconds
+    strictest_s: float = math.inf  # the least of those
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
@@ -105,6 +147,7 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         document = _decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Corrupt(f"the snapshot cannot be read: {error}") from None
+    staleness = {one.tenant_id: one.max_staleness_s for one in document.tenants if one.max_staleness_s is not None}
     return Snapshot(
         document.number,
         document.issued_at,
@@ -113,6 +156,11 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         (guards or GuardBook()).compile_all((one.project_id, one.digest, one.document) for one in document.policies),
         f"authorization: Bearer {document.replica_secret}\r\n".encode() if document.replica_secret else b"",
         document.archive_key,
+        {route.endpoint_id: route for route in document.routes},
+        {provider.provider_id: provider for provider in document.providers},
+        {one.tenant_id: one.weight for one in document.tenants},
+        staleness,
+        min(staleness.values(), default=math.inf),
     )
 
 
@@ -189,19 +237,33 @@ class SnapshotHolder:
         self._guards = GuardBook()
         self.current = EMPTY
         self.source = "none"
-        self.confirmed_at = 0.0
+        self._confirmed = -math.inf  # on the monotonic clock: a jump of the time of day makes nothing older or fresher
 
     @property
     def age_s(self) -> float:
         """Seconds since the control plane last said that this snapshot is current."""
-        return max(0.0, time.time() - self.confirmed_at)
+        return time.monotonic() - self._confirmed
+
+    def check_fresh(self, tenant_id: str) -> None:
+        """Unavailable when this gateway has been cut off for longer than the tenant lets itself be judged by."""
+        snapshot = self.current
+        if (age_s := time.monotonic() - self._confirmed) <= snapshot.strictest_s:
+            return
+        if age_s > snapshot.staleness.get(tenant_id, math.inf):
+            raise Unavailable(
+                f"this gateway has not heard from the control plane for {age_s:.0f} s, longer than your tenant's "
+                f"`max_staleness_s` of {snapshot.staleness[tenant_id]:.0f} allows; another gateway may answer",
+                openai_code="gateway_cut_off",
+                retry_after_s=CUT_OFF_RETRY_S,
+            )
 
     def load_from_disk(self) -> bool:
         """Takes the copy on disk, if there is one. Raises Corrupt."""
         held = self._file.load()
         if held is None:
             return False
-        raw, self.confirmed_at = held
+        raw, confirmed_at = held
+        self._confirmed = time.monotonic() - max(0.0, time.time() - confirmed_at)
         self.current = read_snapshot(raw, self._guards)
         self.source = "disk"
         return True
@@ -224,4 +286,4 @@ class SnapshotHolder:
 
     def _note_fresh(self) -> None:
         self.source = "control-plane"
-        self.confirmed_at = time.time()
+        self._confirmed = time.monotonic()

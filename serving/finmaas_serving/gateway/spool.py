@@ -62,6 +62,9 @@ class UsageRecord(msgspec.Struct):
     finish: str  # complete | client_left | upstream_failed
     counted_by: str  # engine | gateway | cache
     seq: int = 0
+    target_id: str | None = None  # the endpoint or outside provider that was asked last
+    traffic: str = ""  # split | canary | shadow | fallback | external; empty: the endpoint has no traffic plan
+    attempts: int = 1
     claims: list[str] = []  # digests of the claims of provenance in the answer; the first few
 
 

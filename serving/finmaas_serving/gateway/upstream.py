@@ -6,17 +6,18 @@ Knows HTTP/1.1 from the client's side; knows nothing of keys, models or usage.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from typing import Protocol, cast
 
 import httptools
 
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.balance import Breaker, Ring
 from finmaas_serving.gateway.heads import KnownHead, learn_head, split_chunks
 
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 3.0
-FAILED_FOR_S = 2.0  # a replica that refused a connection is chosen last for so long
 MAX_IDLE = 256
 OK = 200
 MAX_HEAD_BYTES = 64 * 1024
@@ -42,18 +43,19 @@ class Sink(Protocol):
         """`answered`: at least one byte of the answer came. `reused`: the connection had served before."""
 
 
-class Replica:
-    """One replica's address, its load as seen from here, and its idle connections."""
+class Replica(Breaker):
+    """One replica's address, how it fares as seen from here, and its idle connections; `tls` for one elsewhere."""
 
-    __slots__ = ("app", "failed_until", "gone", "host", "host_header", "idle", "in_flight", "known", "name", "port")
+    __slots__ = ("app", "gone", "host", "host_header", "idle", "in_flight", "known", "name", "port", "tls")
 
-    def __init__(self, app: str, address: Address) -> None:
+    def __init__(self, app: str, address: Address, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.app = app
+        self.tls = tls
         self.host, self.port = address
         self.name = f"{self.host}:{self.port}"
         self.host_header = self.name.encode()
         self.in_flight = 0
-        self.failed_until = 0.0
         self.gone = False
         self.idle: list[UpstreamConnection] = []
         self.known: KnownHead[Mapping[bytes, bytes]] | None = None  # the head of its last answer that came whole
@@ -64,14 +66,25 @@ class Replica:
         self.idle.clear()
 
 
+_NONE: list[Replica] = []
+
+
 class ReplicaBook:
     """The replicas of each application, as last heard from Ray."""
 
     def __init__(self) -> None:
         self._by_app: dict[str, list[Replica]] = {}
+        self._rings: dict[str, Ring[Replica]] = {}
 
     def of(self, app: str) -> list[Replica]:
-        return self._by_app.get(app, [])
+        return self._by_app.get(app, _NONE)
+
+    def ring_of(self, app: str) -> Ring[Replica]:
+        """The circle on which an application's replicas share the beginnings of prompts."""
+        ring = self._rings.get(app)
+        if ring is None:
+            ring = self._rings[app] = Ring(self.of(app))
+        return ring
 
     def count(self) -> int:
         return sum(len(replicas) for replicas in self._by_app.values())
@@ -85,6 +98,10 @@ class ReplicaBook:
                 if id(replica) not in kept:
                     replica.gone = True
                     replica.close_idle()
+        if {app: [id(one) for one in ones] for app, ones in fresh.items()} != {
+            app: [id(one) for one in ones] for app, ones in self._by_app.items()
+        }:
+            self._rings = {}
         self._by_app = fresh
 
     def close(self) -> None:
@@ -142,10 +159,10 @@ class Exchange:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(replica), replica.host, replica.port
+                    lambda: UpstreamConnection(replica), replica.host, replica.port, ssl=replica.tls
                 )
         except (OSError, TimeoutError) as error:
-            replica.failed_until = loop.time() + FAILED_FOR_S
+            replica.note_failure(loop.time(), at_once=True)
             self._connecting = None
             self.failed(f"no connection to it ({type(error).__name__})", answered=False, reused=False)
             return

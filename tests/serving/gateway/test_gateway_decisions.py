@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,12 @@ from finmaas_core.errors import Corrupt, InvalidInput, NotAllowed, NotAuthentica
 from finmaas_core.ids import new_id
 from finmaas_serving.gateway.body import OVERRIDDEN, engine_body, read_body
 from finmaas_serving.gateway.errors import OPENAI_ERRORS, problem_of
-from finmaas_serving.gateway.router import authorise, check_scope, choose_replica, hash_key
+from finmaas_serving.gateway.router import authorise, check_scope, hash_key, read_timeout
 from finmaas_serving.gateway.routes import created_at
 from finmaas_serving.gateway.snapshot import Key, SnapshotFile, SnapshotHolder, read_snapshot
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 SNAPSHOT = read_snapshot(json.dumps(snapshot_document()).encode())
-
-
-@dataclass(eq=False)
-class Candidate:
-    in_flight: int = 0
-    failed_until: float = 0.0
 
 
 class TestAuthorise:
@@ -53,27 +46,15 @@ class TestAuthorise:
         assert hash_key(PEPPER.encode(), KEY.encode()) == key_hash(KEY)
 
 
-class TestChooseReplica:
-    def test_least_in_flight(self) -> None:
-        candidates = [Candidate(3), Candidate(1), Candidate(2)]
-        assert all(choose_replica(candidates, (), 0, turn) is candidates[1] for turn in range(5))
+class TestReadTimeout:
+    @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.25", 0.25), ("1e9", 3600), ("inf", 3600)])
+    def test_seconds_within_bounds(self, text: str, seconds: float) -> None:
+        assert read_timeout(text.encode(), 3600) == seconds
 
-    def test_equal_loads_take_turns(self) -> None:
-        candidates = [Candidate() for _ in range(3)]
-        assert {id(choose_replica(candidates, (), 0, turn)) for turn in range(3)} == {id(c) for c in candidates}
-
-    def test_nobody(self) -> None:
-        empty: list[Candidate] = []
-        assert choose_replica(empty, (), 0, 0) is None
-
-    @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1), st.integers(0, 99))
-    def test_tried_and_failed_ones_come_last(self, states: list[tuple[int, bool, bool]], turn: int) -> None:
-        candidates = [Candidate(load, 10.0 if failed else 0.0) for load, failed, _ in states]
-        tried = [c for c, (_, _, was_tried) in zip(candidates, states, strict=True) if was_tried]
-        chosen = choose_replica(candidates, tried, 5.0, turn)
-        assert chosen is not None
-        best = min((c in tried, c.failed_until > 5.0, c.in_flight) for c in candidates)
-        assert (chosen in tried, chosen.failed_until > 5.0, chosen.in_flight) == best
+    @pytest.mark.parametrize("text", ["", "0", "-1", "soon", "nan", "5s", "\xff"])
+    def test_others_are_refused(self, text: str) -> None:
+        with pytest.raises(InvalidInput, match="x-request-timeout"):
+            read_timeout(text.encode("latin-1"), 3600)
 
 
 class TestReplicaBook:
