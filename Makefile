@@ -36,12 +36,17 @@ test: setup clients ## run every test that this machine can run, the demo among 
 test-unit: setup clients ## run the tests that need no Ray, vLLM or database server
 	$(RUN)/pytest -m "not integration" $(ARGS)
 
-clients: build/clients-venv/.installed build/clients-node/.installed ## install the client libraries that tests try the gateway with
+clients: build/clients-venv/.installed build/clients-node/.installed build/hub-clients/.installed ## install the client libraries that tests try gateway and registry with
 
 build/clients-venv/.installed: requirements/clients.txt | setup
 	@mkdir -p build
 	$(RUN)/uv venv --quiet --allow-existing build/clients-venv
 	$(RUN)/uv pip install --quiet --python build/clients-venv/bin/python --no-deps --require-hashes -r requirements/clients.txt
+	@touch $@
+
+build/hub-clients/.installed: requirements/hub-clients.txt | setup
+	@rm -rf build/hub-clients
+	$(RUN)/uv pip install --quiet --python $(RUN)/python --target build/hub-clients --no-deps --require-hashes -r requirements/hub-clients.txt
 	@touch $@
 
 build/clients-node/.installed: tests/clients/node/package.json tests/clients/node/package-lock.json

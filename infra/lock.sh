@@ -33,3 +33,15 @@ PY
 # Gateways that the benchmark runs beside ours.
 "$uv" pip compile requirements/peers.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links --quiet -o requirements/peers.txt
+# `datasets` is tried together with the transformers of .venv, so its lock holds only what .venv lacks, and fits the rest.
+"$uv" pip compile requirements/hub-clients.in -c requirements/cpu.txt -c requirements/torch-cpu.txt "${common[@]}" \
+  -o requirements/hub-clients.txt
+python3 - <<'PY'
+import pathlib, re
+folder = pathlib.Path("requirements")
+blocks = lambda file: [one for one in re.split(r"(?m)^(?=[a-z0-9])", (folder / file).read_text()) if one.strip()]
+name = lambda block: block.split("==")[0]
+held = {name(block) for file in ("cpu.txt", "torch-cpu.txt", "bootstrap.txt") for block in blocks(file)}
+kept = [block for block in blocks("hub-clients.txt") if name(block) not in held]
+(folder / "hub-clients.txt").write_text("".join(kept))
+PY
