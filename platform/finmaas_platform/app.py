@@ -34,6 +34,7 @@ from finmaas_platform.api import (
     signatures,
     tenants,
     usage,
+    version_imports,
 )
 from finmaas_platform.api.middleware import RequestContext
 from finmaas_platform.api.problems import install_problem_handlers
@@ -58,6 +59,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     models.node_router,
     drafts.router,
+    version_imports.router,
     model_lifecycle.router,
     model_lifecycle.rules_router,
     signatures.router,

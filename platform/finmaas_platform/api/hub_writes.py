@@ -34,6 +34,8 @@ from finmaas_registry.model_folder import check_one_file, refuse_by_name
 router = APIRouter(route_class=HubRoute, include_in_schema=False)
 MAX_COMMIT_BYTES = 4 << 30
 _uploads = Uploads()
+# Clients show this; of the refusal of Xet itself they show the status alone.
+_LFS_NOTE = "lfs; large files are uploaded by LFS here: if this upload fails, set HF_HUB_DISABLE_XET=1 and repeat it"
 
 
 class RepoCreate(BaseModel):
@@ -141,7 +143,7 @@ def create_tag(kind: RepoKind, tenant: str, repo: str, revision: str, caller: Ca
 @router.post("/api/{kind}s/{tenant}/{repo}/preupload/{revision:path}")
 def preupload(
     kind: RepoKind, tenant: str, repo: str, revision: str, body: Preupload, caller: CallerDep, deps: DepsDep
-) -> dict[str, Any]:
+) -> Response:
     """Says how each file is to be sent. What may not be in a version is refused here, before a byte is sent."""
     plans.check_branch(revision)
     drafts.check_may_write(caller)
@@ -151,10 +153,11 @@ def preupload(
     answers = []
     for file in body.files:
         refuse_by_name(check_path(file.path))
-        mode = "regular" if file.size <= plans.INLINE_BYTES else "lfs"
+        mode = plans.choose_mode(file.path, file.size)
         oid = {"oid": known[file.path]} if mode == "lfs" and file.path in known else {}
         answers.append({"path": file.path, "uploadMode": mode, "shouldIgnore": False, **oid})
-    return {"files": answers}
+    by_lfs = any(answer["uploadMode"] == "lfs" for answer in answers)
+    return JSONResponse({"files": answers}, headers={"X-HF-Warning": _LFS_NOTE} if by_lfs else {})
 
 
 @router.get("/api/{kind}s/{tenant}/{repo}/xet-write-token/{revision:path}")

@@ -33,6 +33,7 @@ from finmaas_platform.cli import (
     tenants,
     train,
     usage,
+    version_archives,
     whoami,
 )
 from finmaas_platform.cli.group import FinmaasGroup
@@ -86,6 +87,7 @@ for module in (
     datasets,
     models,
     drafts,
+    version_archives,
     train,
     evaluate,
     jobs,

@@ -21,6 +21,9 @@ from finmaas_platform.cli.scores import read_scores, score_columns
 from finmaas_platform.cli.terminal import Column, format_bytes, print_table, say, show_items, show_object
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from finmaas_platform.sdk.client import Client
     from finmaas_platform.sdk.objects import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Models: weights as immutable versions, with their lineage.")
@@ -55,10 +58,18 @@ def register(root: typer.Typer) -> None:
 
 @app.command("import")
 def import_model(
-    folder: Annotated[
-        Path, typer.Argument(help="A Hugging Face folder: config.json, tokenizer, safetensors.", file_okay=False)
-    ],
     name: Annotated[str, typer.Option("--name", "-n", help="Model that this becomes a version of.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A Hugging Face folder: config.json, tokenizer, safetensors.", file_okay=False),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", help="Instead of a folder: a repository, e.g. Qwen/Qwen3-0.6B.")
+    ] = None,
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", envvar="HF_ENDPOINT", help="The Hub, or a mirror of it.")
+    ] = "https://huggingface.co",
+    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit of the repository.")] = "main",
     project: ProjectOption = DEFAULT_PROJECT,
     base: Annotated[
         str | None, typer.Option("--base", help="For an adapter: the model version it sits on.", show_default=False)
@@ -68,25 +79,58 @@ def import_model(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a model folder as a new version. Files that the store has are not sent again.
+    """Import a model folder, or a repository of a Hub, as a new version. What the store has is not sent again.
+
+    HF_TOKEN, if it is set, is sent to the Hub, and nowhere else.
 
     Example: finmaas model import ~/models/Qwen3-0.6B --name qwen3-0.6b
+    Example: finmaas model import --hub Qwen/Qwen3-0.6B --endpoint https://mirror.example --name qwen3-0.6b
     """
     from finmaas_platform.cli.progress import show_bytes
 
-    with connect() as client, show_bytes(f"Importing {folder.name}") as on_bytes:
-        version = client.models.import_folder(
-            folder,
-            name,
-            project,
-            base=base,
-            description=description,
-            # Hashing and sending are half of the bar each.
-            on_progress=lambda stage, done, total: on_bytes(done if stage == "hash" else total + done, 2 * total),
-        )
+    if (folder is None) == (hub is None):
+        raise typer.BadParameter("give a folder, or --hub with a repository")
+    with connect() as client, show_bytes(f"Importing {hub or folder}") as on_bytes:
+        if hub is not None:
+            version = _import_from_hub(client, hub, endpoint, revision, name, project, base, description, on_bytes)
+        else:
+            assert folder is not None
+            version = client.models.import_folder(
+                folder,
+                name,
+                project,
+                base=base,
+                description=description,
+                # Hashing and sending are half of the bar each.
+                on_progress=lambda stage, done, total: on_bytes(done if stage == "hash" else total + done, 2 * total),
+            )
     show_version(version, as_json)
     if not as_json:
         say(f"Next: finmaas train {name} <dataset> --output <model>, or finmaas deploy {name} --name <endpoint>")
+
+
+def _import_from_hub(
+    client: Client,
+    hub: str,
+    endpoint: str,
+    revision: str,
+    name: str,
+    project: str,
+    base: str | None,
+    description: str | None,
+    on_bytes: Callable[[int, int], None],
+) -> ModelVersion:
+    import os
+
+    from finmaas_platform.sdk.hub_import import HubSource
+
+    source = HubSource(endpoint, hub, revision, os.environ.get("HF_TOKEN"))
+    version, left = client.models.import_from_hub(
+        source, name, project, base=base, description=description, on_progress=on_bytes
+    )
+    if left:
+        say(f"Left behind, since no version may hold it: {', '.join(left[:8])}{', …' if len(left) > 8 else ''}")
+    return version
 
 
 @app.command("list")

@@ -74,6 +74,11 @@ def read_line(line: bytes) -> Line:
         raise InvalidInput(f"a line of the commit cannot be understood: {line[:120]!r}") from error
 
 
+def choose_mode(path: str, size: int) -> str:
+    """How a client is to send a file. `datasets` counts on `lfs` for its shards, which are gone when it commits."""
+    return "lfs" if size > INLINE_BYTES or path.endswith((".parquet", ".arrow")) else "regular"
+
+
 def check_branch(revision: str) -> None:
     """Raises InvalidInput unless commits may go there."""
     if plain_branch(revision) not in (MAIN, DRAFT):

@@ -25,6 +25,7 @@ from finmaas_platform.sdk.projects import Projects
 from finmaas_platform.sdk.tenants import Tenants
 from finmaas_platform.sdk.transport import Transport
 from finmaas_platform.sdk.usage import Usage
+from finmaas_platform.sdk.version_archives import VersionArchives
 
 if TYPE_CHECKING:
     import httpx
@@ -60,6 +61,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.models = Models(self._transport)
         self.drafts = Drafts(self._transport)
+        self.version_archives = VersionArchives(self._transport)
         self.jobs = Jobs(self._transport)
         self.endpoints = Endpoints(self._transport)
         self.policies = Policies(self._transport)

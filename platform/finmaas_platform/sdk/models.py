@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
 from finmaas_platform.sdk.datasets import read_chunks
+from finmaas_platform.sdk.hub_import import HubImport, HubSource, import_from_hub
 from finmaas_platform.sdk.model_life import ModelLife, version_path
 from finmaas_platform.sdk.model_trust import ModelTrust
 from finmaas_platform.sdk.objects import FileEntry, Model, ModelVersion
@@ -94,6 +95,21 @@ class Models:
         }
         target = parse_ref(name, project)
         return ModelVersion.model_validate(self._http.write("POST", f"/models/{target.path}/versions", body))
+
+    def import_from_hub(
+        self,
+        source: HubSource,
+        name: str,
+        project: str = DEFAULT_PROJECT,
+        *,
+        base: str | None = None,
+        description: str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> HubImport:
+        """Imports a repository of a Hub or a mirror of it (`sdk/hub_import.py`)."""
+        return import_from_hub(
+            self._http, source, name, project, base=base, description=description, on_progress=on_progress
+        )
 
     def _send_missing(
         self, files: Sequence[LocalFile], entries: Sequence[FileEntry], on_progress: OnStage | None

@@ -14,12 +14,14 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Conflict, NotFound
+from finmaas_platform.db.approvals import ModelAliasRow
 from finmaas_platform.db.datasets import DatasetRow, DatasetVersionRow
 from finmaas_platform.db.drafts import DraftRow
 from finmaas_platform.db.models import ModelRow, ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
+from finmaas_platform.domain.dataset_versions import PURGED
 from finmaas_platform.domain.hub import (
     DRAFT,
     MAIN,
@@ -33,9 +35,13 @@ from finmaas_platform.domain.hub import (
     plain_branch,
     read_tag,
 )
+from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.blobs import to_entries
+from finmaas_platform.services.models import select_aliases
 
+# Versions that `main` passes over.
+_GONE = (VersionState.RETIRED.value, PURGED)
 VersionRow = ModelVersionRow | DatasetVersionRow
 
 
@@ -133,7 +139,11 @@ def list_versions(session: Session, caller: Caller, repo: Repo) -> Iterator[Vers
 def list_branches(session: Session, caller: Caller, repo: Repo) -> dict[str, str]:
     """The branches of a repository with the revision each is at."""
     draft = {DRAFT: repo.draft.revision} if repo.draft is not None else {}
-    return {MAIN: get_snapshot(session, caller, repo, MAIN).commit, **draft}
+    aliases: dict[str, str] = {}
+    if isinstance(repo.row, ModelRow):
+        rows = session.scalars(select_aliases(caller, repo.row))
+        aliases = {row.name: make_revision(row.points_at.digest) for row in rows}
+    return {**aliases, MAIN: get_snapshot(session, caller, repo, MAIN).commit, **draft}
 
 
 def id_column(kind: RepoKind) -> Any:
@@ -172,9 +182,18 @@ def _find_version(session: Session, caller: Caller, repo: Repo, revision: str) -
     elif is_commit(revision):
         query = query.where(version.digest.startswith(revision))
     elif plain_branch(revision) != MAIN:
-        return None
+        return _find_alias(session, caller, repo, plain_branch(revision))
+    else:
+        query = query.where(version.state.not_in(_GONE))
     row = session.scalars(query.limit(1)).first()
     return show_version(row) if row is not None else None
+
+
+def _find_alias(session: Session, caller: Caller, repo: Repo, name: str) -> Snapshot | None:
+    if name == DRAFT or not isinstance(repo.row, ModelRow):
+        return None
+    row = session.scalar(select_aliases(caller, repo.row).where(ModelAliasRow.name == name))
+    return show_version(row.points_at) if row is not None else None
 
 
 def _find_draft(repo: Repo, name: str) -> Snapshot | None:

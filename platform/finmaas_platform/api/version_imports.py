@@ -1,0 +1,110 @@
+"""Routes for versions that travel: the document of one that is exported, and registering one that was carried here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from finmaas_core.errors import NotFound
+from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
+from finmaas_platform.api.models import FileBody, ModelVersionView, show_model_version
+from finmaas_platform.api.requests import RequestBody
+from finmaas_platform.domain.principals import Role
+from finmaas_platform.services import datasets, models
+from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.version_imports import describe_dataset, describe_model, find_origin, import_model
+from finmaas_registry.manifest import FileEntry
+
+router = APIRouter(tags=["versions that travel"])
+MAX_FILES = 100_000
+
+
+class ModelImport(RequestBody):
+    """A version whose files were put before, and what the place it comes from says of it."""
+
+    source: Literal["archive", "hub"]
+    kind: Literal["full", "adapter", "merged"] = "full"
+    files: list[FileBody] = Field(min_length=1, max_length=MAX_FILES)
+    document: dict[str, Any] = Field(description="Kept as it is; its `digest` must be that of the files.")
+    base: str | None = Field(None, max_length=200, description="Left out: the version here with the base's files.")
+    description: str | None = Field(None, max_length=10_000)
+
+
+class OriginView(BaseModel):
+    """Where a version was before. Only its files were checked here."""
+
+    source: str
+    document: dict[str, Any]
+    imported_at: datetime
+    imported_by: str
+
+
+@router.get("/models/{tenant}/{project}/{name}/versions/{number}/export", summary="Describe a version for export")
+def export_model_version(
+    tenant: str, project: str, name: str, number: int, caller: CallerDep, session: SessionDep, deps: DepsDep
+) -> dict[str, Any]:
+    """Its files, lineage, signature and origin; the files themselves are blobs."""
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    row = models.resolve_model_version(session, caller, owner, f"{name}@{number}")
+    return describe_model(session, caller, deps.clock.now(), row)
+
+
+@router.get("/datasets/{tenant}/{project}/{name}/versions/{number}/export", summary="Describe a version for export")
+def export_dataset_version(
+    tenant: str, project: str, name: str, number: int, caller: CallerDep, session: SessionDep, deps: DepsDep
+) -> dict[str, Any]:
+    """Its files, schema and statistics; the files themselves are blobs."""
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    row = datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}")
+    return describe_dataset(session, caller, deps.clock.now(), row)
+
+
+@router.get("/models/{tenant}/{project}/{name}/versions/{number}/origin", summary="Show where a version came from")
+def get_model_origin(
+    tenant: str, project: str, name: str, number: int, caller: CallerDep, session: SessionDep
+) -> OriginView:
+    """404 for a version that was made here."""
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    row = models.resolve_model_version(session, caller, owner, f"{name}@{number}")
+    found = find_origin(session, caller, row.id)
+    if found is None:
+        raise NotFound(f"{row.ref} was made here, or imported from a folder; it has no other origin")
+    return OriginView(
+        source=found.source, document=found.document, imported_at=found.created_at, imported_by=found.created_by
+    )
+
+
+@router.post("/models/{tenant}/{project}/{name}/imports", status_code=201, summary="Import a version from elsewhere")
+def import_model_version(
+    tenant: str,
+    project: str,
+    name: str,
+    body: ModelImport,
+    response: Response,
+    caller: CallerDep,
+    session: SessionDep,
+    deps: DepsDep,
+) -> ModelVersionView:
+    """Checked as every version is. Safe to repeat: 200 when a version has the same files already."""
+    caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+    owner = get_project(session, caller, f"{tenant}/{project}")
+    known = models.find_latest_number(session, caller, owner, name)
+    row = import_model(
+        session,
+        deps.store,
+        caller,
+        deps.clock.now(),
+        owner,
+        name,
+        body.source,
+        [FileEntry(file.path, file.sha256, file.size) for file in body.files],
+        body.kind,
+        body.document,
+        body.base,
+        body.description or "",
+    )
+    response.status_code = 201 if row.number > known else 200
+    return show_model_version(row)
