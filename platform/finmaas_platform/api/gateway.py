@@ -26,6 +26,7 @@ router = APIRouter(prefix="/gateway", tags=["gateway"])
 
 POLL_S = 0.1
 MAX_RECORDS = 5000
+MOST = 2**53  # what JSON numbers and both databases hold exactly
 
 
 class UsageRecord(RequestBody):
@@ -34,7 +35,7 @@ class UsageRecord(RequestBody):
     # A newer gateway may say more than this control plane stores; its records are taken all the same.
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
-    seq: int = Field(ge=1)
+    seq: int = Field(ge=1, le=MOST)
     request_id: str
     at: datetime
     key_id: str
@@ -43,11 +44,11 @@ class UsageRecord(RequestBody):
     endpoint_id: str
     model_version_id: str | None = None
     path: str
-    status: int
+    status: int = Field(ge=0, le=999)
     stream: bool
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-    cached_tokens: int = Field(0, ge=0)
+    prompt_tokens: int = Field(ge=0, le=MOST)
+    completion_tokens: int = Field(ge=0, le=MOST)
+    cached_tokens: int = Field(0, ge=0, le=MOST)
     ttft_ms: float | None = None
     duration_ms: float
     replica: str | None = None
@@ -80,7 +81,7 @@ class KeptRecord(RequestBody):
     project_id: str
     key_id: str
     endpoint_id: str
-    at: float
+    at: float = Field(ge=0, le=253_402_300_799)  # up to the year 9999
     days: int = Field(ge=1, le=3660)
     sealed: Base64Bytes
 

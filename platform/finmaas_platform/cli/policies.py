@@ -210,7 +210,7 @@ def show_provenance_key(as_json: JsonOption = False) -> None:
 
 def _save_proof(path: Path, answer: str, proof: Proof, key: str) -> None:
     from finmaas_core.errors import Unavailable
-    from finmaas_platform.sdk.policies import read_answer
+    from finmaas_platform.sdk.saved_answers import read_answer
 
     if proof.proof is None:
         raise Unavailable("the batch of this answer is not sealed yet; try again in some seconds", retry_after_s=10)

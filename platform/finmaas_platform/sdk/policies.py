@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from finmaas_core.errors import InvalidInput
 from finmaas_platform.sdk.objects import Policy, PolicyTrial, Proof, TextRule
+from finmaas_platform.sdk.saved_answers import read_answer
 from finmaas_platform.sdk.transport import Transport
 
 
@@ -64,31 +63,3 @@ class Policies:
     def provenance_key(self) -> str:
         """The public key (PEM) with which proofs can be checked anywhere."""
         return str(self._http.get("/provenance/key")["public_key"])
-
-
-def read_answer(answer: str | bytes) -> tuple[dict[str, Any], dict[int, str]]:
-    """The provenance of a saved answer and the text of each of its choices."""
-    text = answer.decode() if isinstance(answer, bytes) else answer
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
-    try:
-        parts = [json.loads(line) for line in lines] or [json.loads(text)]
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"the answer is neither JSON nor a stream of events: {error}") from None
-    provenance: dict[str, Any] = {}
-    texts: dict[int, str] = {}
-    for part in parts:
-        if not isinstance(part, dict):
-            raise InvalidInput("the answer is not a JSON object")
-        provenance = _join(provenance, part.get("provenance"))
-        for choice in part.get("choices") or ():
-            said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
-            texts[choice["index"]] = texts.get(choice["index"], "") + (said.get("content") or "")
-    if not provenance:
-        raise InvalidInput("the answer holds no provenance; turn `marks.provenance` on in the policy of its project")
-    sealed = {item["index"] for item in provenance.get("content", ())}
-    return provenance, {index: text for index, text in texts.items() if index in sealed}
-
-
-def _join(known: dict[str, Any], found: object) -> dict[str, Any]:
-    """The latest claim; a stream of several choices has one for each, and the last is checked."""
-    return dict(found) if isinstance(found, dict) else known

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from finmaas_core.errors import InvalidInput
 from finmaas_platform.deps import Deps
-from finmaas_platform.sdk.policies import read_answer
+from finmaas_platform.sdk.saved_answers import read_answer
 from finmaas_serving.gateway.screen import provenance_key, seal
 from finmaas_serving.gateway.snapshot import read_snapshot
 from finmaas_serving.guard.policy import Guard
