@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     # The address of an existing Ray dashboard (profile cluster); empty: the embedded one.
     ray_dashboard_url: str = ""
     gateway_id: str = "gw-1"
+    # How many processes serve the gateway's port on this machine, each with its own spool: `gw-1`, `gw-1-2`, `gw-1-3` …
+    gateway_processes: int = Field(1, ge=1, le=64)
+    # PEM files; with both, the gateway speaks TLS. A renewed certificate is taken up without a restart.
+    gateway_tls_cert: Path | None = None
+    gateway_tls_key: Path | None = None
     # Where traces go, e.g. http://127.0.0.1:4318 (OTLP over HTTP); empty: nowhere. And the share of calls traced.
     otlp_url: str = ""
     trace_share: float = Field(1.0, ge=0, le=1)
@@ -84,7 +89,8 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.port('gateway')}"
+        scheme = "http" if self.gateway_tls_cert is None else "https"
+        return f"{scheme}://{self.host}:{self.port('gateway')}"
 
     @property
     def dashboard_url(self) -> str:

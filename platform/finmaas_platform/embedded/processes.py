@@ -38,18 +38,14 @@ class Part:
     health_url: str = ""
     port: int = 0
     stop_grace_s: float = 10.0
+    ca_file: Path | None = None  # what its certificate is checked by, where it speaks TLS
 
 
 def list_parts(settings: Settings) -> tuple[Part, ...]:
     """What the embedded profile runs, in the order in which it is stopped."""
     ray_argv, ray_env = ray_head_command(settings)
     return (
-        Part(
-            name="gateway",
-            argv=(sys.executable, "-m", "finmaas_serving.gateway"),
-            health_url=f"{settings.gateway_url}/healthz",
-            port=settings.port("gateway"),
-        ),
+        *(_gateway(settings, number) for number in range(1, settings.gateway_processes + 1)),
         Part(
             name="control-plane",
             argv=(sys.executable, "-m", "finmaas_platform.control_plane"),
@@ -64,6 +60,19 @@ def list_parts(settings: Settings) -> tuple[Part, ...]:
             port=settings.port("ray_dashboard"),
             stop_grace_s=20.0,
         ),
+    )
+
+
+def _gateway(settings: Settings, number: int) -> Part:
+    """One of the processes that share the gateway's port. The first keeps the plain name, and so its spool."""
+    tail = f"-{number}" if number > 1 else ""
+    return Part(
+        name=f"gateway{tail}",
+        argv=(sys.executable, "-m", "finmaas_serving.gateway"),
+        env={"FINMAAS_GATEWAY_ID": f"{settings.gateway_id}{tail}"},
+        health_url=f"{settings.gateway_url}/healthz",
+        port=settings.port("gateway"),
+        ca_file=settings.gateway_tls_cert,
     )
 
 

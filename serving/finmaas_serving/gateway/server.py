@@ -23,6 +23,7 @@ from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.tally import derive_metrics_token
+from finmaas_serving.gateway.tls import Certificate, open_certificate
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 if TYPE_CHECKING:
@@ -47,11 +48,15 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
     gateway = open_gateway(settings, loop, limits)
     gateway.archive = Archive(settings.paths.gateway / settings.gateway_id)
     gateway.tracing = open_tracing(settings)
-    listener = await listen(gateway, settings.host, settings.port("gateway"))
+    tls = open_certificate(settings.gateway_tls_cert, settings.gateway_tls_key)
+    shared = settings.gateway_processes > 1
+    listener = await listen(gateway, settings.host, settings.port("gateway"), tls=tls, shared=shared)
     api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
     dashboard = make_client(settings.dashboard_url)
     gateway.control_plane = api
     feeds = start_feeds(gateway, settings.gateway_id, api, dashboard, settings.paths.ray_token)
+    if tls is not None:
+        feeds.append(asyncio.create_task(tls.keep_fresh(), name="tls"))
     log.info("gateway.started", url=settings.gateway_url, snapshot=gateway.snapshots.current.number)
     try:
         await stop.wait()
@@ -108,11 +113,20 @@ def open_tracing(settings: Settings) -> Tracing | None:
     return Tracing(settings.otlp_url, settings.gateway_id, settings.trace_share)
 
 
-async def listen(gateway: Gateway, host: str, port: int) -> asyncio.Server:
-    """Opens the port; EnvironmentFault when it is taken."""
+async def listen(
+    gateway: Gateway, host: str, port: int, *, tls: Certificate | None = None, shared: bool = False
+) -> asyncio.Server:
+    """Opens the port; EnvironmentFault when it is taken. `shared`: with other processes, the kernel deals out."""
     try:
         return await gateway.loop.create_server(
-            lambda: ClientConnection(gateway), host, port, backlog=BACKLOG, family=socket.AF_UNSPEC
+            lambda: ClientConnection(gateway),
+            host,
+            port,
+            backlog=BACKLOG,
+            family=socket.AF_UNSPEC,
+            reuse_port=shared or None,
+            ssl=tls.context if tls is not None else None,
+            ssl_handshake_timeout=gateway.limits.head_s if tls is not None else None,
         )
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from finmaas_platform.embedded.processes import end_processes, find_processes, marks
+from finmaas_core.settings import Settings
+from finmaas_platform.embedded.processes import end_processes, find_processes, list_parts, marks
 
 RENAMES_ITSELF = """
 import setproctitle, sys
@@ -39,3 +40,11 @@ class TestFindProcesses:
         with subprocess.Popen([sys.executable, "-c", "input()"], env=env, stdin=subprocess.PIPE) as process:
             assert find_processes(tmp_path) == []
             process.terminate()
+
+
+class TestListParts:
+    def test_each_gateway_process_has_an_id_of_its_own_and_all_share_a_port(self, tmp_path: Path) -> None:
+        parts = [p for p in list_parts(Settings(home=tmp_path, gateway_processes=3)) if p.name.startswith("gateway")]
+        assert [part.name for part in parts] == ["gateway", "gateway-2", "gateway-3"]
+        assert [part.env["FINMAAS_GATEWAY_ID"] for part in parts] == ["gw-1", "gw-1-2", "gw-1-3"]
+        assert len({part.port for part in parts}) == 1

@@ -48,6 +48,7 @@ class Platform:
     replicas: list[FakeReplica]
     document: dict[str, Any] = field(default_factory=snapshot_document)
     delivered: dict[int, dict[str, Any]] = field(default_factory=dict)
+    by_gateway: dict[str, set[str]] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     servers: list[asyncio.Server] = field(default_factory=list)
     gateways: list[asyncio.subprocess.Process] = field(default_factory=list)
@@ -61,8 +62,8 @@ class Platform:
             server.close()
         self.servers.clear()
 
-    async def start_gateway(self) -> asyncio.subprocess.Process:
-        env = {**os.environ, "FINMAAS_HOME": str(self.home), "FINMAAS_PORT_BASE": str(self.base)}
+    async def start_gateway(self, **more: str) -> asyncio.subprocess.Process:
+        env = {**os.environ, "FINMAAS_HOME": str(self.home), "FINMAAS_PORT_BASE": str(self.base), **more}
         command = (sys.executable, "-m", "finmaas_serving.gateway")
         process = await asyncio.create_subprocess_exec(*command, env=env, stderr=(self.home / "log").open("ab"))
         self.gateways.append(process)
@@ -108,8 +109,11 @@ class Platform:
         assert b"bearer fmg_token" in head.lower()
         if url.startswith("/api/v1/gateway/usage"):
             sent = json.loads(body)
-            assert sent["gateway_id"].startswith("gw-1.")
-            self.delivered.update({record["seq"]: record for record in sent["records"]})
+            gateway_id = sent["gateway_id"].rpartition(".")[0]
+            assert gateway_id in ("gw-1", "gw-1-2")
+            if gateway_id == "gw-1":
+                self.delivered.update({record["seq"]: record for record in sent["records"]})
+            self.by_gateway.setdefault(gateway_id, set()).update(record["request_id"] for record in sent["records"])
             return 200, {"accepted_through": sent["records"][-1]["seq"]}
         after = int(url.partition("after=")[2].partition("&")[0])
         if after >= self.document["number"]:
@@ -321,6 +325,33 @@ class TestEndOfTheProcess:
                 await parts.start_gateway()  # and the next one delivers them
                 await until(lambda: set(held) <= set(parts.delivered))
                 assert delivered <= set(parts.delivered)
+
+        run(test())
+
+    def test_two_processes_share_a_port_and_one_may_die(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            async with platform(tmp_path, answer_usual) as parts:
+                both = [
+                    await parts.start_gateway(FINMAAS_GATEWAY_PROCESSES="2", FINMAAS_GATEWAY_ID=name)
+                    for name in ("gw-1", "gw-1-2")
+                ]
+                asked: set[str] = set()
+                while len(parts.by_gateway) < 2:  # the kernel deals connections out to both
+                    await parts.ready()
+                    for _ in range(8):
+                        answer = await parts.send(post(chat()))
+                        if answer.status == 200:
+                            asked.add(answer.headers["x-request-id"])
+                    await asyncio.sleep(0.05)
+                both[0].kill()
+                await both[0].wait()
+                for _ in range(8):
+                    answer = await parts.send(post(chat()))
+                    assert answer.status == 200
+                    asked.add(answer.headers["x-request-id"])
+                await parts.start_gateway(FINMAAS_GATEWAY_PROCESSES="2", FINMAAS_GATEWAY_ID="gw-1")
+                await until(lambda: asked <= set().union(*parts.by_gateway.values()))
+                assert not parts.by_gateway["gw-1"] & parts.by_gateway["gw-1-2"]
 
         run(test())
 
