@@ -28,6 +28,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 # What does not change an answer's content, or is checked elsewhere.
 _NOT_COMPARED = frozenset(("model", "user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"))
 _ECHOES = "/v1/responses"  # its answers tell metadata and user again
+_KINDS = frozenset(("role", "type"))
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -105,7 +106,7 @@ def choose_slot(cache: AnswerCache, guard: Guard, key: Key, route: Route, path: 
 
 def holds_personal_data(fields: Mapping[str, Any]) -> bool:
     """Whether a rule for personal data matches in any text of a request."""
-    return bool(_personal().find("\n".join(_texts(msgspec.json.decode(_encode(fields))))))
+    return bool(_personal().find("\n".join(texts_of(msgspec.json.decode(_encode(fields))))))
 
 
 @cache
@@ -113,13 +114,14 @@ def _personal() -> Scanner:
     return Scanner(rule for rule in RULES.values() if rule.group is Group.PERSONAL)
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_of(value: object) -> Iterator[str]:
+    """Every text that a JSON value says: its strings, but for names of fields and what tells kinds and roles."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield name
-            yield from _texts(inner)
+            if name not in _KINDS:
+                yield from texts_of(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_of(inner)

@@ -28,6 +28,7 @@ from finmaas_serving.gateway.course import open_course
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.forward import FILES, Forward, find_room, methods_of, target_of
 from finmaas_serving.gateway.heads import KnownHead, learn_head
+from finmaas_serving.gateway.moderation import ModeratedCall
 from finmaas_serving.gateway.request import Asked, Request
 from finmaas_serving.gateway.router import authorise, check_scope, read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
@@ -60,7 +61,7 @@ class ClientConnection(asyncio.Protocol):
         self._answering: Request | None = None  # being answered
         self._keeper: Keeper | None = None
         self._known: KnownHead[Asked] | None = None
-        self._call: Call | Forward | None = None
+        self._call: Call | ModeratedCall | Forward | None = None
         self._aside = 0  # bytes set aside for an upload
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
@@ -372,7 +373,10 @@ class ClientConnection(asyncio.Protocol):
         self._keeper = None
         if isinstance(guard, Guard) and ((keep := guard.document.keep).requests or keep.answers):
             client = self._keep(snapshot, keep, key, route, request.id, body)
+        call: Call | ModeratedCall
         call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span, course, timeout_s)
+        if isinstance(guard, Guard) and guard.document.moderation.model:
+            call = ModeratedCall(gateway, snapshot, guard.document.moderation, key, body, request.id, call, client)
         self._call = call
         if self._write_paused:  # an earlier answer is still on its way out
             call.pause()

@@ -79,6 +79,14 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     days: int = 30
 
 
+class Moderation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that judges requests first: an endpoint that the project may call, and the labels that refuse one."""
+
+    model: str = ""
+    block: tuple[str, ...] = ()
+    instruction: str = ""  # a system message for the judge; a model that was trained to classify needs none
+
+
 class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a project asks of the gateway."""
 
@@ -89,6 +97,7 @@ class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     marks: Marks = Marks()
     cache: Cache = Cache()
     keep: Keep = Keep()
+    moderation: Moderation = Moderation()
     restore: bool = True  # whether an answer gets back what `replace` took out of its request
 
 
@@ -169,6 +178,8 @@ def _check(document: PolicyDocument) -> None:
         raise InvalidInput(f"cache.ttl_s is {document.cache.ttl_s:g}; give 0 (off) to {MAX_CACHE_S} seconds")
     if not 1 <= document.keep.days <= MAX_KEEP_DAYS:
         raise InvalidInput(f"keep.days is {document.keep.days}; give 1 to {MAX_KEEP_DAYS}")
+    if bool(document.moderation.model) != bool(document.moderation.block):
+        raise InvalidInput("moderation wants both `model` (who judges) and `block` (the labels that refuse)")
     for name, text in (("disclaimer", document.disclaimer), ("marks.text", document.marks.text)):
         if len(text) > MAX_TEXT_CHARS:
             raise InvalidInput(f"{name} is {len(text)} characters long; at most {MAX_TEXT_CHARS} fit")
