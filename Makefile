@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-serving peers docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-registry bench-serving peers docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ build/peers/portkey/.installed: tests/benchmarks/peers/portkey/package-lock.json
 
 bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
 	$(RUN)/python tests/benchmarks/bench_masking.py
+
+bench-registry: setup $(BENCH_REGISTRY) ## push, pull, second version, S3 against boto3 and rclone (ARGS="--megabytes 200")
+	$(RUN)/python tests/benchmarks/bench_registry.py $(ARGS)
 
 bench-serving: setup ## bare vLLM, the replica's port and the gateway, one after the other
 	$(RUN)/python tests/benchmarks/bench_serving.py

@@ -24,6 +24,7 @@ from finmaas_platform.deps import Deps, PlatformSecrets
 from finmaas_platform.reconcile.endpoints import EndpointReconciler
 from finmaas_platform.reconcile.jobs import JobReconciler
 from finmaas_platform.reconcile.loop import run_reconcilers
+from finmaas_platform.services.kept_blobs import KeptBlobs
 from finmaas_registry.store import MemoryStore
 
 pytestmark = pytest.mark.integration
@@ -66,7 +67,9 @@ def deps(postgres_url: str, tmp_path: Path) -> Iterator[Deps]:
     metadata.create_all(engine)
     secrets = PlatformSecrets(pepper="p", cluster_token="c", gateway_token="g")
     settings = Settings(home=tmp_path, database_url=postgres_url)
-    yield Deps(settings, make_session_factory(engine), SystemClock(), MemoryStore(), CountingCluster(), secrets)
+    sessions = make_session_factory(engine)
+    store = KeptBlobs(MemoryStore(), sessions, SystemClock())
+    yield Deps(settings, sessions, SystemClock(), store, CountingCluster(), secrets)
     metadata.drop_all(engine)
     engine.dispose()
 

@@ -29,6 +29,7 @@ from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.schema import metadata
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import Deps, PlatformSecrets
+from finmaas_platform.services.kept_blobs import KeptBlobs
 from finmaas_platform.services.snapshots import bump_snapshot
 from finmaas_platform.services.tokens import TokenPrefix, hash_token, new_token
 from finmaas_registry.store import MemoryStore
@@ -109,7 +110,8 @@ def deps(settings: Settings, clock: FakeClock, cluster: MemoryCluster, store: Me
     secrets = PlatformSecrets(
         pepper="pepper", cluster_token=new_token(TokenPrefix.NODE), gateway_token=new_token(TokenPrefix.GATEWAY)
     )
-    deps = Deps(settings, make_session_factory(engine), clock, store, cluster, secrets)
+    sessions = make_session_factory(engine)
+    deps = Deps(settings, sessions, clock, KeptBlobs(store, sessions, clock), cluster, secrets)
     add_tenant(deps, "default")
     yield deps
     engine.dispose()

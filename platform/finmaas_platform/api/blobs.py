@@ -6,21 +6,28 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
 from finmaas_core.errors import NotFound
 from finmaas_core.quantities import check_digest
 from finmaas_platform.api.blob_stream import blob_response
 from finmaas_platform.api.dependencies import AnyCallerDep, DepsDep
+from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.api.uploads import Uploads
 from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services import blob_parts
 from finmaas_platform.services.blobs import check_may_put, check_may_read, record_put
+from finmaas_registry.blocks import MAX_BLOCKS, Block
 
 router = APIRouter(prefix="/blobs", tags=["blobs"])
 _uploads = Uploads()
+
+
+MAX_DIGESTS = 10_000
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BlobView(BaseModel):
@@ -28,6 +35,44 @@ class BlobView(BaseModel):
 
     digest: str
     size: int
+
+
+class BlobQuery(RequestBody):
+    """Blobs to ask for."""
+
+    digests: list[Digest] = Field(max_length=MAX_DIGESTS)
+
+
+class MissingView(BaseModel):
+    """Blobs that the caller must still send."""
+
+    missing: list[str]
+
+
+class BlockBody(RequestBody):
+    """A block that was put."""
+
+    digest: Digest
+    size: int = Field(ge=1, le=2**62)
+
+
+class ComposeBody(RequestBody):
+    """The blocks of a file, in order."""
+
+    blocks: list[BlockBody] = Field(min_length=1, max_length=MAX_BLOCKS)
+
+
+@router.post("/missing", summary="Ask for many blobs")
+def find_missing_blobs(body: BlobQuery, caller: AnyCallerDep, deps: DepsDep) -> MissingView:
+    """Which of these the caller must still send. The others are kept from garbage collection for the grace period."""
+    return MissingView(missing=blob_parts.find_missing(deps, caller, body.digests))
+
+
+@router.post("/{digest}/compose", status_code=201, summary="Make a file of blocks")
+def compose_blob(digest: str, body: ComposeBody, caller: AnyCallerDep, deps: DepsDep) -> BlobView:
+    """From blocks that the caller has put; refused when the SHA-256 of all their bytes is not the one in the path."""
+    stored = blob_parts.compose(deps, caller, digest, [Block(block.digest, block.size) for block in body.blocks])
+    return BlobView(digest=stored.digest, size=stored.size)
 
 
 @router.put("/{digest}", status_code=201, summary="Put a blob")
@@ -48,7 +93,9 @@ async def put_blob(digest: str, request: Request, caller: AnyCallerDep, deps: De
 @router.head("/{digest}", summary="Ask for a blob")
 def head_blob(digest: str, request: Request, caller: AnyCallerDep, deps: DepsDep) -> Response:
     """200 with its length, or 404 when it is not in the caller's sight."""
-    return blob_response(deps.store, digest, _find_size(deps, caller, digest), request)
+    size = _find_size(deps, caller, digest)
+    blob_parts.keep_asked(deps, [digest])
+    return blob_response(deps.store, digest, size, request)
 
 
 @router.get("/{digest}", summary="Get a blob", response_class=StreamingResponse)

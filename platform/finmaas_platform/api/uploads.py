@@ -5,6 +5,7 @@ A route that uses this is `async`, holds no database session while bytes arrive,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -14,9 +15,12 @@ import anyio.to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from finmaas_core.errors import InvalidInput
+from finmaas_core.errors import FinmaasError, InvalidInput
 
 T = TypeVar("T")
+CHUNK_BYTES = 1 << 20
+AHEAD = 4
+"""Chunks that may wait for the thread."""
 MAX_UPLOADS = 16
 """Uploads at once in one process; more wait. Apart from the threads that all other routes share."""
 
@@ -31,25 +35,61 @@ class Uploads:
     async def run(self, request: Request, max_bytes: int, take: Callable[[Iterator[bytes]], T]) -> T:
         """What `take` makes of the body's chunks. Raises InvalidInput when it is too long or breaks off."""
         check_length(request, max_bytes)
-        chunks = request.stream()
-
-        def body() -> Iterator[bytes]:
-            size = 0
-            while True:
-                try:
-                    chunk: bytes = anyio.from_thread.run(chunks.__anext__)
-                except StopAsyncIteration:
-                    return
-                except ClientDisconnect as error:
-                    raise InvalidInput(f"the upload broke off after {size} bytes; send it again") from error
-                size += len(chunk)
-                if size > max_bytes:
-                    raise _too_long(max_bytes)
-                yield chunk
-
+        body = _Body(request, max_bytes)
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._limit)
-        return await anyio.to_thread.run_sync(lambda: take(body()), limiter=self._limiter)
+        pump = asyncio.create_task(body.pump())
+        try:
+            return await anyio.to_thread.run_sync(lambda: take(body.chunks()), limiter=self._limiter)
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+
+class _Body:
+    """A request's body, gathered into large chunks on the event loop and read by a thread: few hand-overs, no pile."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        self._request = request
+        self._max_bytes = max_bytes
+        self._send, self._receive = anyio.create_memory_object_stream[bytes](AHEAD)
+        self._error: Exception | None = None
+
+    async def pump(self) -> None:
+        """Runs until the body ends; what went wrong is raised where the chunks are read."""
+        with self._send:
+            try:
+                await self._gather()
+            except (ClientDisconnect, FinmaasError) as error:
+                self._error = error
+
+    async def _gather(self) -> None:
+        size, held, held_bytes = 0, list[bytes](), 0
+        try:
+            async for chunk in self._request.stream():
+                size += len(chunk)
+                if size > self._max_bytes:
+                    raise _too_long(self._max_bytes)
+                held.append(chunk)
+                held_bytes += len(chunk)
+                if held_bytes >= CHUNK_BYTES:
+                    await self._send.send(b"".join(held))
+                    held, held_bytes = [], 0
+        except ClientDisconnect as error:
+            raise InvalidInput(f"the upload broke off after {size} bytes; send it again") from error
+        if held_bytes:
+            await self._send.send(b"".join(held))
+
+    def chunks(self) -> Iterator[bytes]:
+        """For the thread."""
+        while True:
+            try:
+                chunk: bytes = anyio.from_thread.run(self._receive.receive)
+            except anyio.EndOfStream:
+                break
+            yield chunk
+        if self._error is not None:
+            raise self._error
 
 
 def check_length(request: Request, max_bytes: int) -> None:

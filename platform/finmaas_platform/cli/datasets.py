@@ -17,7 +17,16 @@ from finmaas_platform.cli.options import (
     complete_dataset,
     connect,
 )
-from finmaas_platform.cli.terminal import Column, print_fields, print_json, print_table, say, show_items, show_object
+from finmaas_platform.cli.terminal import (
+    Column,
+    format_bytes,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    show_items,
+    show_object,
+)
 
 if TYPE_CHECKING:
     from finmaas_platform.sdk.objects import DatasetVersion
@@ -138,6 +147,34 @@ def import_dataset(
     _show_version(version, as_json)
     if not as_json:
         say(f"Next: finmaas train <base> {version.dataset}@{version.version} --output <model>")
+
+
+PUSH_HELP = """Push a file as a new version; `import` by another name.
+
+Example: finmaas dataset push tickets.csv --name intents --text text --label label
+"""
+app.command("push", help=PUSH_HELP)(import_dataset)
+
+
+@app.command("pull")
+def pull_dataset(
+    ref: RefArgument,
+    folder: Annotated[Path, typer.Argument(help="Where its files go; made if missing.", file_okay=False)],
+    project: ProjectOption = DEFAULT_PROJECT,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a version's files (Parquet), each checked by its digest. What is there already is not fetched again.
+
+    Example: finmaas dataset pull intents@2 ./intents
+    """
+    from finmaas_platform.cli.progress import show_bytes
+
+    with connect() as client, show_bytes(f"Pulling {ref}") as on_bytes:
+        version = client.datasets.download(ref, folder, project, on_progress=on_bytes)
+    if as_json:
+        _show_version(version, as_json)
+    else:
+        say(f"{folder} holds {version.ref}: {format_bytes(version.size_bytes)} in {len(version.files)} files.")
 
 
 @app.command("list")

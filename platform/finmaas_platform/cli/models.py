@@ -133,6 +133,34 @@ def _import_from_hub(
     return version
 
 
+PUSH_HELP = """Push a model folder as a new version; `import` by another name. Killed, it goes on when it is run again.
+
+Example: finmaas model push ./intents --name intents
+"""
+app.command("push", help=PUSH_HELP)(import_model)
+
+
+@app.command("pull")
+def pull_model(
+    ref: RefArgument,
+    folder: Annotated[Path, typer.Argument(help="Where its files go; made if missing.", file_okay=False)],
+    project: ProjectOption = DEFAULT_PROJECT,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a version's files, each checked by its digest. What is there already is not fetched again.
+
+    Example: finmaas model pull intents@3 ./intents
+    """
+    from finmaas_platform.cli.progress import show_bytes
+
+    with connect() as client, show_bytes(f"Pulling {ref}") as on_bytes:
+        version = client.models.download(ref, folder, project, on_progress=on_bytes)
+    if as_json:
+        show_version(version, as_json)
+    else:
+        say(f"{folder} holds {version.ref}: {format_bytes(version.size_bytes)} in {len(version.files)} files.")
+
+
 @app.command("list")
 def list_models(project: AnyProjectOption = None, as_json: JsonOption = False) -> None:
     """List models.

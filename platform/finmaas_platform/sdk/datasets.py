@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
-from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
 from finmaas_platform.sdk.objects import Dataset, DatasetReport, DatasetVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
+from finmaas_platform.sdk.transfer import pull_files
 from finmaas_platform.sdk.transport import Transport
 
 OnBytes = Callable[[int, int], None]
@@ -62,7 +62,7 @@ class Datasets:
     ) -> DatasetVersion:
         """Fetches the files of a version into a folder, checked; those that are there already stay."""
         version = self.version(ref, project)
-        download_files(self._http, version.files, Path(folder), on_progress)
+        pull_files(self._http, version.files, Path(folder), on_progress)
         return version
 
     def import_file(
@@ -129,7 +129,7 @@ def read_chunks(path: Path, size: int, on_progress: OnBytes | None) -> Iterator[
     """A file's bytes, with a call after each chunk that has been taken."""
     done = 0
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(1 << 20):
             yield chunk
             done += len(chunk)
             if on_progress is not None:

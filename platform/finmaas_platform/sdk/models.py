@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from finmaas_platform.sdk.blobs import CHUNK_BYTES, download_files
-from finmaas_platform.sdk.datasets import read_chunks
 from finmaas_platform.sdk.hub_import import HubImport, HubSource, import_from_hub
 from finmaas_platform.sdk.model_life import ModelLife, version_path
 from finmaas_platform.sdk.model_trust import ModelTrust
-from finmaas_platform.sdk.objects import FileEntry, Model, ModelVersion
+from finmaas_platform.sdk.objects import Model, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
+from finmaas_platform.sdk.transfer import OnStage, find_damaged, pull_files, push_files
 from finmaas_platform.sdk.transport import Transport
-from finmaas_registry.model_folder import LocalFile, scan_model_folder, tell_kind
-
-OnStage = Callable[[str, int, int], None]
-"""Called with the stage (`hash` or `upload`), the bytes done and the bytes in all."""
+from finmaas_registry.model_folder import scan_model_folder, tell_kind
 
 
 class Models:
@@ -60,10 +55,21 @@ class Models:
         """
         version = self.version(ref, project)
         self.trust.check(version)
-        download_files(self._http, version.files, Path(folder), on_progress)
+        pull_files(self._http, version.files, Path(folder), on_progress)
         if version.state == "approved" and (bundle := self.trust.signature(version.ref)):
             (Path(folder) / "model.sig").write_text(bundle, encoding="utf-8")
         return version
+
+    def find_damaged(
+        self,
+        ref: str,
+        folder: str | os.PathLike[str],
+        project: str = DEFAULT_PROJECT,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Sequence[str]:
+        """The paths of a version's files that a folder lacks or holds with other bytes; none: it is the version."""
+        return find_damaged(self.version(ref, project).files, Path(folder), on_progress)
 
     def import_folder(
         self,
@@ -84,8 +90,7 @@ class Models:
         that holds no model, or holds code or pickles: that is found before anything is sent.
         """
         files = scan_model_folder(Path(folder))
-        entries = hash_files(files, on_progress)
-        self._send_missing(files, entries, on_progress)
+        entries = push_files(self._http, files, on_progress)
         body = {
             "kind": kind or tell_kind(file.path for file in files),
             "files": [entry.to_json() for entry in entries],
@@ -111,45 +116,5 @@ class Models:
             self._http, source, name, project, base=base, description=description, on_progress=on_progress
         )
 
-    def _send_missing(
-        self, files: Sequence[LocalFile], entries: Sequence[FileEntry], on_progress: OnStage | None
-    ) -> None:
-        total = sum(file.size for file in files)
-        done = 0
-        sent: set[str] = set()
-        for file, entry in zip(files, entries, strict=True):
-
-            def report(part: int, _size: int, before: int = done) -> None:
-                if on_progress is not None:
-                    on_progress("upload", before + part, total)
-
-            if entry.sha256 not in sent and not self._http.exists(f"/blobs/{entry.sha256}"):
-                self._send(file, entry, report)
-            sent.add(entry.sha256)
-            done += file.size
-            report(file.size, file.size)
-
-    def _send(self, file: LocalFile, entry: FileEntry, report: Callable[[int, int], None]) -> None:
-        self._http.upload(
-            "PUT", f"/blobs/{entry.sha256}", lambda: read_chunks(file.source, file.size, report), file.size
-        )
-
     def _version_path(self, text: str, project: str) -> str:
         return version_path(self._http, text, project)
-
-
-def hash_files(files: Sequence[LocalFile], on_progress: OnStage | None = None) -> list[FileEntry]:
-    """The manifest entry of each file, in the order given."""
-    total = sum(file.size for file in files)
-    done = 0
-    entries = []
-    for file in files:
-        digest = hashlib.sha256()
-        with file.source.open("rb") as source:
-            while chunk := source.read(CHUNK_BYTES):
-                digest.update(chunk)
-                done += len(chunk)
-                if on_progress is not None:
-                    on_progress("hash", done, total)
-        entries.append(FileEntry(path=file.path, sha256=digest.hexdigest(), size=file.size))
-    return entries

@@ -48,6 +48,16 @@ class Transport:
         )
         self._headers = {"Authorization": f"Bearer {token}"}
 
+    @property
+    def is_given(self) -> bool:
+        """Whether another HTTP client was put in place of our own."""
+        return not self._owns_http
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return dict(self._headers)
+
     def close(self) -> None:
         """Closes the connections that this object opened."""
         if self._owns_http:
@@ -63,11 +73,19 @@ class Transport:
         return response.status_code != httpx.codes.NOT_FOUND
 
     def write(
-        self, method: str, path: str, body: Any = None, *, if_match: int | None = None, params: Any = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        if_match: int | None = None,
+        params: Any = None,
+        is_long: bool = False,
     ) -> Any:
-        """The JSON answer to a POST, PATCH or DELETE; None where there is no content."""
+        """The JSON answer to a POST, PATCH or DELETE; None where there is no content. A long one has no time limit."""
         headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
-        response = self.request(method, path, json=body, headers=headers, params=params or {})
+        options: dict[str, Any] = {"timeout": httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)} if is_long else {}
+        response = self.request(method, path, json=body, headers=headers, params=params or {}, **options)
         return response.json() if response.content else None
 
     def upload(self, method: str, path: str, body: Body, size_bytes: int, *, params: Any = None) -> httpx.Response:

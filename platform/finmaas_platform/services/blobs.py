@@ -7,7 +7,7 @@ node             the files of model versions
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from finmaas_platform.db.blobs import PLATFORM, BlobRow, JobBlobRow, VersionBlob
 from finmaas_platform.db.jobs import JobRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.principals import Caller, CallerKind, Role
+from finmaas_platform.services.blob_touches import batches, touch_stored
 from finmaas_registry.manifest import FileEntry
 from finmaas_registry.store import Stored
 
@@ -48,19 +49,42 @@ def record_put(session: Session, caller: Caller, now: datetime, stored: Stored) 
 
 
 def hold_blobs(session: Session, now: datetime, tenant_id: str, blobs: Iterable[Stored]) -> None:
-    """Makes a tenant a holder of blobs; those it holds already stay as they are."""
-    for stored in {stored.digest: stored for stored in blobs}.values():
-        if session.get(BlobRow, (tenant_id, stored.digest)) is None:
-            row = BlobRow(tenant_id=tenant_id, digest=stored.digest, size_bytes=stored.size, created_at=now)
-            session.add(row)
+    """Makes a tenant a holder of blobs that are in the store; those it holds already stay as they are.
+
+    Whoever names blobs calls this in the same transaction: it keeps them from being collected. InvalidInput for one
+    that was collected already.
+    """
+    sizes = {stored.digest: stored.size for stored in blobs}
+    touch_stored(session, now, sizes)
+    for batch in batches(sizes):
+        # unscoped: the tenant that is to hold them
+        query = select(BlobRow.digest).where(BlobRow.tenant_id == tenant_id, BlobRow.digest.in_(batch))
+        held = set(session.scalars(query))
+        session.add_all(
+            BlobRow(tenant_id=tenant_id, digest=digest, size_bytes=sizes[digest], created_at=now)
+            for digest in batch
+            if digest not in held
+        )
+        session.flush()
 
 
-def check_files_are_put(session: Session, caller: Caller, files: Iterable[FileEntry]) -> None:
+def find_in_sight(session: Session, caller: Caller, digests: Iterable[str]) -> dict[str, int]:
+    """The sizes of those blobs that a principal's tenant, or a job, has put or holds."""
+    found: dict[str, int] = {}
+    for batch in batches(digests):
+        query = scoped(select(BlobRow.digest, BlobRow.size_bytes), caller).where(BlobRow.digest.in_(batch))
+        found.update((digest, size) for digest, size in session.execute(query))
+    if caller.kind is CallerKind.PRINCIPAL:
+        return found
+    return {digest: size for digest, size in found.items() if _may_read(session, caller, digest)}
+
+
+def check_files_are_put(session: Session, caller: Caller, files: Sequence[FileEntry]) -> None:
     """Raises InvalidInput for the first file whose blob the caller has not put, or whose size is another."""
+    sizes = find_in_sight(session, caller, [file.sha256 for file in files])
     for file in files:
-        query = scoped(select(BlobRow.size_bytes), caller).where(BlobRow.digest == file.sha256)
-        size = session.scalars(query).first()
-        if size is None or not _may_read(session, caller, file.sha256):
+        size = sizes.get(file.sha256)
+        if size is None:
             raise InvalidInput(
                 f"the bytes of {file.path} were not sent: PUT /api/v1/blobs/{file.sha256} first", path=file.path
             )

@@ -82,8 +82,9 @@ class Site:
             tenant = session.scalars(select(TenantRow.id)).first()
         job = Caller(CallerKind.JOB, job_id, "job", tenant_id=tenant, job_id=job_id, attempt=1)
         for body in files.values():
+            stored = self.deps.store.put([body])
             with unit_of_work(self.deps.sessions) as session:
-                record_put(session, job, self.clock.now(), self.deps.store.put([body]))
+                record_put(session, job, self.clock.now(), stored)
         return [{"path": p, "sha256": sha256(b).hexdigest(), "size": len(b)} for p, b in files.items()]
 
     def versions(self) -> int:
@@ -103,10 +104,10 @@ def site(
 
 def add_versions(deps: Deps) -> None:
     now = deps.clock.now()
+    config = deps.store.put([b'{"max_position_embeddings": 512}'])
     with unit_of_work(deps.sessions) as session:
         project = session.scalars(select(ProjectRow)).one()
         owner = {"tenant_id": project.tenant_id, "project_id": project.id, "created_at": now, "created_by": "test"}
-        config = deps.store.put([b'{"max_position_embeddings": 512}'])
         files = [
             {"path": "data/train.parquet", "sha256": "a" * 64, "size": 1},
             {"path": "config.json", "sha256": config.digest, "size": config.size},

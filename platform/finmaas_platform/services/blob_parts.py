@@ -1,0 +1,76 @@
+"""Files sent as blocks: which blocks are missing, and putting a file together from those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from finmaas_core.errors import Corrupt, InvalidInput
+from finmaas_platform.db.base import read_unit, unit_of_work
+from finmaas_platform.db.blobs import BlobRecipeRow
+from finmaas_platform.deps import Deps
+from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services.blob_touches import find_stale, touch
+from finmaas_platform.services.blobs import check_may_put, find_in_sight, record_put
+from finmaas_platform.services.kept_blobs import find_recipe, read_recipe
+from finmaas_registry.blocks import Block, Recipe, make_recipe
+from finmaas_registry.hashing import SideHasher
+from finmaas_registry.store import BlobStore, Stored
+
+
+def find_missing(deps: Deps, caller: Caller, digests: Sequence[str]) -> list[str]:
+    """Those that the caller must still send, in the order given; the others are kept for it from now on."""
+    check_may_put(caller)
+    with read_unit(deps.sessions) as session:
+        held = find_in_sight(session, caller, digests)
+    keep_asked(deps, held)
+    return [digest for digest in dict.fromkeys(digests) if digest not in held]
+
+
+def keep_asked(deps: Deps, digests: Iterable[str]) -> None:
+    """Keeps blobs from garbage collection: whoever was told that they are there will not send them."""
+    now = deps.clock.now()
+    with read_unit(deps.sessions) as session:
+        stale = find_stale(session, now, digests)
+    if stale:
+        with unit_of_work(deps.sessions) as session:
+            touch(session, now, stale)
+
+
+def compose(deps: Deps, caller: Caller, digest: str, blocks: Iterable[Block]) -> Stored:
+    """Makes a file of blocks that the caller has put. Raises InvalidInput for one it has not, Corrupt for a digest that
+    is not that of all the bytes; then there is no such file. Safe to repeat."""
+    check_may_put(caller)
+    recipe = make_recipe(digest, blocks)
+    with read_unit(deps.sessions) as session:
+        known = find_recipe(session, digest)
+        _check_blocks(recipe, find_in_sight(session, caller, {block.digest for block in recipe.blocks}))
+    with unit_of_work(deps.sessions) as session:
+        touch(session, deps.clock.now(), [digest, *(block.digest for block in recipe.blocks)])
+    if known != recipe:
+        _check_bytes(deps.store, recipe)
+    stored = Stored(digest, recipe.size)
+    with unit_of_work(deps.sessions) as session:
+        now = deps.clock.now()
+        touch(session, now, [digest, *(block.digest for block in recipe.blocks)])
+        if session.get(BlobRecipeRow, digest) is None:
+            rows = [list(block) for block in recipe.blocks]
+            session.add(BlobRecipeRow(digest=digest, size_bytes=recipe.size, blocks=rows, created_at=now))
+        record_put(session, caller, now, stored)
+    return stored
+
+
+def _check_blocks(recipe: Recipe, sizes: dict[str, int]) -> None:
+    for block in recipe.blocks:
+        if block.digest not in sizes:
+            raise InvalidInput(f"the block {block.digest} was not sent: PUT /api/v1/blobs/{block.digest} first")
+        if sizes[block.digest] != block.size:
+            raise InvalidInput(f"the block {block.digest} has {sizes[block.digest]} bytes, not {block.size}; cut again")
+
+
+def _check_bytes(store: BlobStore, recipe: Recipe) -> None:
+    with SideHasher() as hasher:
+        for chunk in read_recipe(store, recipe):
+            hasher.update(chunk)
+        found = hasher.hexdigest()
+    if found != recipe.digest:
+        raise Corrupt(f"the blocks make a file with the digest {found}, not {recipe.digest}; cut the file again")

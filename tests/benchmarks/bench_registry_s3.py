@@ -1,0 +1,157 @@
+"""The S3 half of `make bench-registry`: our adapter against boto3's transfer and rclone on one server, file by file.
+
+Each side is a process of its own and ends when the server has confirmed the last byte (push), or the file is synced
+(pull). Ours also names a blob by its SHA-256 and so hashes it once more; the others do not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from figures import Figures
+from s3_server import own_prefix, run_s3
+
+from finmaas_registry.s3_client import S3Address
+from finmaas_registry.s3_store import S3Store
+
+ROOT = Path(__file__).parents[2]
+BOTO3 = ROOT / "build/bench-venv/bin/python"
+
+OURS = """
+import hashlib, os, sys
+from pathlib import Path
+from pydantic import SecretStr
+from finmaas_registry.s3_client import S3Address
+from finmaas_registry.s3_store import S3Store
+from finmaas_registry.store import put_file
+what, path, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+e = os.environ
+keys = SecretStr(e["ACCESS"]), SecretStr(e["SECRET"])
+store = S3Store(S3Address(e["ENDPOINT"], e["BUCKET"], *keys, prefix=e["PREFIX"]))
+if what == "push":
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        store.put_expected(digest, iter(lambda: file.read(1 << 20), b""))
+else:
+    sha256 = hashlib.sha256()
+    with path.open("wb") as out:
+        for chunk in store.open(key):
+            sha256.update(chunk)
+            out.write(chunk)
+        out.flush()
+        os.fsync(out.fileno())
+    assert sha256.hexdigest() == key
+"""
+
+THEIRS = """
+import os, sys
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+what, path, key = sys.argv[1:]
+e = os.environ
+config = Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required")
+s3 = boto3.client("s3", endpoint_url=e["ENDPOINT"], aws_access_key_id=e["ACCESS"], aws_secret_access_key=e["SECRET"],
+                  region_name="us-east-1", config=config)
+transfer = TransferConfig(multipart_chunksize=16 << 20, max_concurrency=10)
+if what == "push":
+    s3.upload_file(path, e["BUCKET"], e["PREFIX"] + key, Config=transfer)
+else:
+    s3.download_file(e["BUCKET"], e["PREFIX"] + key, path, Config=transfer)
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+"""
+
+
+def measure_s3(figures: Figures, megabytes: int, rounds: int) -> bool:
+    """Median over rounds of the faster of the others' seconds over ours."""
+    rclone = shutil.which("rclone")
+    pushes: list[float] = []
+    pulls: list[float] = []
+    seconds: list[dict[str, float]] = []
+    with run_s3() as given, tempfile.TemporaryDirectory(prefix="bench-s3-", dir=ROOT / "build") as folder:
+        address = own_prefix(given)
+        S3Store(address).ensure_bucket()
+        for number in range(rounds):
+            source = Path(folder) / "source"
+            digest = _write_random(source, megabytes)
+            took = {}
+            for what, target in (("push", source), ("pull", Path(folder) / "target")):
+                for side in _sides(number, rclone):
+                    key = digest if side == "ours" else f"{side}-{number}"
+                    os.sync()
+                    started = time.perf_counter()
+                    _run(side, what, target, key, address, rclone)
+                    took[f"{side}_{what}"] = round(time.perf_counter() - started, 2)
+            others = [side for side in ("boto3", "rclone") if f"{side}_push" in took]
+            pushes.append(min(took[f"{side}_push"] for side in others) / took["ours_push"])
+            pulls.append(min(took[f"{side}_pull"] for side in others) / took["ours_pull"])
+            seconds.append(took)
+            print(took, flush=True)
+            store = S3Store(address)
+            client = store._client
+            for found in [*client.list_objects(address.bucket, address.prefix, recursive=True, include_version=True)]:
+                client.remove_object(address.bucket, found.object_name, found.version_id)
+    how = f"{megabytes} MB, one file, against the faster of {' and '.join(others)}"
+    met = [
+        figures.add("s3_push_ratio", round(statistics.median(pushes), 3), at_least=1.0, how=how, seconds=seconds),
+        figures.add("s3_pull_ratio", round(statistics.median(pulls), 3), at_least=1.0, how=how, rounds=pulls),
+    ]
+    return all(met)
+
+
+def _sides(number: int, rclone: str | None) -> list[str]:
+    sides = ["ours", "boto3", *(["rclone"] if rclone else [])]
+    return sides[number % len(sides) :] + sides[: number % len(sides)]
+
+
+def _run(side: str, what: str, path: Path, key: str, address: S3Address, rclone: str | None) -> None:
+    env = os.environ | {
+        "ENDPOINT": address.endpoint,
+        "BUCKET": address.bucket,
+        "PREFIX": address.prefix,
+        "ACCESS": address.access_key.get_secret_value(),
+        "SECRET": address.secret_key.get_secret_value(),
+    }
+    if side == "rclone":
+        assert rclone is not None
+        subprocess.run(_rclone(rclone, what, path, key, env), env=env, check=True)
+        if what == "pull":
+            subprocess.run(["sync", path], check=True)
+        return
+    python, program = (sys.executable, OURS) if side == "ours" else (str(BOTO3), THEIRS)
+    subprocess.run([python, "-c", program, what, str(path), key], env=env, check=True)
+
+
+def _rclone(rclone: str, what: str, path: Path, key: str, env: dict[str, str]) -> list[str]:
+    env |= {
+        "RCLONE_CONFIG_S3_TYPE": "s3",
+        "RCLONE_CONFIG_S3_PROVIDER": "Ceph",
+        "RCLONE_CONFIG_S3_ENDPOINT": env["ENDPOINT"],
+        "RCLONE_CONFIG_S3_ACCESS_KEY_ID": env["ACCESS"],
+        "RCLONE_CONFIG_S3_SECRET_ACCESS_KEY": env["SECRET"],
+    }
+    remote = f"s3:{env['BUCKET']}/{env['PREFIX']}{key}"
+    tuned = ["--s3-chunk-size=16M", "--s3-upload-concurrency=8", "--multi-thread-streams=8", "--s3-no-check-bucket"]
+    places = [str(path), remote] if what == "push" else [remote, str(path)]
+    return [rclone, "copyto", "--ignore-times", *tuned, *places]
+
+
+def _write_random(path: Path, megabytes: int) -> str:
+    import hashlib
+
+    sha256 = hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            data = os.urandom(1 << 20)
+            sha256.update(data)
+            file.write(data)
+    return sha256.hexdigest()
