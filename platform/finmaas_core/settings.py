@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     # A file with the certificate authorities that sign the server's certificate; empty: the usual ones.
     s3_ca_file: Path | None = None
 
+    # The bank's identity provider: people log in there, and its tokens are taken beside access tokens. Empty: none.
+    oidc_issuer: str = ""
+    oidc_client_id: str = "finmaas"
+    # A further audience that tokens may name; the client id always counts.
+    oidc_audience: str = ""
     # What approvals sign with: a PEM file; left out, `secrets/signing.key` of the home, made at its first use.
     signing_key: Path | None = None
     signing_key_passphrase: SecretStr = SecretStr("")

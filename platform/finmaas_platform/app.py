@@ -25,6 +25,7 @@ from finmaas_platform.api import (
     hub_writes,
     job_protocol,
     jobs,
+    login,
     model_lifecycle,
     models,
     openai_files,
@@ -46,6 +47,7 @@ PREFIX = "/api/v1"
 # One line a noun.
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
+    login.router,
     tenants.router,
     projects.router,
     principals.router,

@@ -19,6 +19,7 @@ from finmaas_platform.cluster.port import Cluster
 from finmaas_platform.cluster.ray_cluster import RayCluster
 from finmaas_platform.db.base import make_engine, make_session_factory
 from finmaas_platform.deps import Deps, PlatformSecrets
+from finmaas_platform.oidc import make_verifier
 from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.bootstrap import bootstrap
 from finmaas_platform.services.dataset_imports import import_scratch
@@ -41,7 +42,7 @@ def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock 
         settings.dashboard_url, home.ray_token, http_host=settings.host, http_port=settings.port("serve_http")
     )
     store = KeptBlobs(make_store(settings), sessions, clock)
-    deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home))
+    deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home), make_verifier(settings))
     _sweep_imports(import_scratch(deps))
     return deps
 

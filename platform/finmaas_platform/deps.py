@@ -13,6 +13,7 @@ from finmaas_platform.cluster.port import Cluster
 from finmaas_platform.db.base import SessionFactory
 
 if TYPE_CHECKING:
+    from finmaas_platform.oidc import OidcVerifier
     from finmaas_registry.store import BlobStore
 
 
@@ -48,3 +49,4 @@ class Deps:
     store: BlobStore
     cluster: Cluster
     secrets: PlatformSecrets
+    oidc: OidcVerifier | None = None

@@ -23,7 +23,8 @@ from finmaas_core.errors import NotAllowed, NotAuthenticated
 from finmaas_platform.db.base import begin_reading, read_unit
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller, CallerKind
-from finmaas_platform.services.authentication import authenticate
+from finmaas_platform.oidc import looks_like_jwt
+from finmaas_platform.services.authentication import authenticate, authenticate_identity
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _bearer = HTTPBearer(auto_error=False, description="Access token `fma_…`")
@@ -53,8 +54,13 @@ def get_reader(deps: DepsDep, credentials: Annotated[HTTPAuthorizationCredential
     """The caller of a request that reads, whatever its method; NotAuthenticated without a valid token."""
     if credentials is None:
         raise NotAuthenticated("no access token was sent; send `Authorization: Bearer fma_…`")
+    token, now = credentials.credentials, deps.clock.now()
+    # The provider may have to be asked for its keys, which no session waits for.
+    identity = deps.oidc.verify(token, now) if deps.oidc is not None and looks_like_jwt(token) else None
     with read_unit(deps.sessions) as session:
-        return authenticate(session, deps.secrets, credentials.credentials, deps.clock.now())
+        if identity is not None:
+            return authenticate_identity(session, identity)
+        return authenticate(session, deps.secrets, token, now)
 
 
 def get_caller(

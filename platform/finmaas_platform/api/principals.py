@@ -35,6 +35,8 @@ class PrincipalChange(RequestBody):
 
     role: Role | None = None
     disabled: bool | None = None
+    issuer: str | None = Field(None, max_length=500, description="Left out: the provider of this installation.")
+    subject: str | None = Field(None, max_length=255, description="Who they are to the provider; empty: nobody.")
 
 
 class PrincipalView(BaseModel):
@@ -46,6 +48,8 @@ class PrincipalView(BaseModel):
     role: Role
     tenant: str | None
     disabled: bool
+    issuer: str | None
+    subject: str | None
     created_at: datetime
     version: int
 
@@ -59,6 +63,8 @@ def show_principal(row: PrincipalRow) -> PrincipalView:
         role=Role(row.role),
         tenant=None if row.tenant is None else row.tenant.name,
         disabled=row.disabled,
+        issuer=row.issuer,
+        subject=row.subject,
         created_at=row.created_at,
         version=row.version,
     )
@@ -109,6 +115,12 @@ def update_principal(
     """For admins of the tenant. The tokens of a disabled principal stop working at once."""
     row = principals.get_principal(session, caller, principal_id)
     check_version(row.version, if_match)
-    principals.update_principal(session, caller, deps.clock.now(), row, role=body.role, disabled=body.disabled)
+    identity = None
+    if body.subject is not None:
+        issuer = body.issuer or deps.settings.oidc_issuer if body.subject else ""
+        identity = (issuer, body.subject)
+    principals.update_principal(
+        session, caller, deps.clock.now(), row, role=body.role, disabled=body.disabled, identity=identity
+    )
     set_etag(response, row.version)
     return show_principal(row)

@@ -26,6 +26,7 @@ from finmaas_platform.cli import (
     grants,
     jobs,
     lifecycle,
+    login,
     models,
     policies,
     principals,
@@ -104,6 +105,7 @@ for module in (
     access_tokens,
     audit_events,
     archive,
+    login,
     whoami,
 ):
     module.register(app)

@@ -92,6 +92,24 @@ def disable_principal(name: NameArgument, as_json: JsonOption = False) -> None:
         _show(client.principals.update(client.principals.find(name).id, disabled=True), as_json)
 
 
+@app.command("link")
+def link_principal(
+    name: NameArgument,
+    subject: Annotated[str, typer.Option("--subject", help="The `sub` that the provider knows them by; empty: none.")],
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", help="Default: the provider of the platform.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Link a principal to a person at the bank's identity provider, who can then `finmaas login`.
+
+    Example: finmaas principal link li.wei --subject 7f3c2a
+    """
+    with connect() as client:
+        found = client.principals.find(name)
+        _show(client.principals.update(found.id, issuer=issuer, subject=subject, if_match=found.version), as_json)
+
+
 @app.command("enable")
 def enable_principal(name: NameArgument, as_json: JsonOption = False) -> None:
     """Accept a disabled principal again.
@@ -108,6 +126,7 @@ def _show(principal: Principal, as_json: bool) -> None:
         ("kind", principal.kind),
         ("role", principal.role),
         ("tenant", principal.tenant or "all"),
+        ("login", principal.subject and f"{principal.subject} of {principal.issuer}"),
         ("state", "disabled" if principal.disabled else "active"),
         ("id", principal.id),
         ("created", principal.created_at),

@@ -30,6 +30,13 @@ def find_address(
     The home folder's admin token goes only to the home's own address or to this machine, never to another host.
     """
     found = find_home(home)
+    url, gateway_url = find_urls(url, home)
+    return Address(url, gateway_url, _find_token(token, found, url))
+
+
+def find_urls(url: str | None = None, home: str | os.PathLike[str] | None = None) -> tuple[str, str]:
+    """Where the control plane and the gateway listen; Unavailable when nothing was ever started here."""
+    found = find_home(home)
     url = url or os.environ.get("FINMAAS_URL") or ""
     gateway_url = os.environ.get("FINMAAS_GATEWAY_URL") or ""
     if url and not url.startswith(("http://", "https://")):
@@ -41,7 +48,7 @@ def find_address(
         # The home tells of the gateway only where it tells of the control plane as well.
         gateway_url = gateway_url or (own_gateway_url if own_gateway_url and _is_near(url, own_url) else "")
     url = url.rstrip("/").removesuffix("/api/v1")
-    return Address(url, gateway_url.rstrip("/").removesuffix("/v1"), _find_token(token, found, url))
+    return url, gateway_url.rstrip("/").removesuffix("/v1")
 
 
 def _addresses_of(home: Home) -> tuple[str, str]:
@@ -69,10 +76,16 @@ def _find_token(token: str | None, home: Home, url: str) -> str:
     token = token or os.environ.get("FINMAAS_TOKEN")
     if token:
         return token.strip()
+    if (home.secrets / "login.json").exists():
+        from finmaas_platform.sdk.login import find_token
+
+        if (id_token := find_token(home, url)) is not None:
+            return id_token
     own_url, _ = _addresses_of(home)
     if not _is_near(url, own_url):
         raise NotAuthenticated(
-            f"no access token for {url}; set FINMAAS_TOKEN (the token in {home.root} is for this machine only)"
+            f"no access token for {url}; run `finmaas login`, or set FINMAAS_TOKEN "
+            f"(the token in {home.root} is for this machine only)"
         )
     return _read_token(home.admin_token)
 

@@ -67,6 +67,8 @@ class Principal(ApiObject):
     kind: str = "user"
     tenant: str | None = None
     disabled: bool = False
+    issuer: str | None = None
+    subject: str | None = None
     created_at: datetime
     version: int = 1
 

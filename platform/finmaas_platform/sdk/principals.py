@@ -38,14 +38,20 @@ class Principals:
         *,
         role: str | None = None,
         disabled: bool | None = None,
+        issuer: str | None = None,
+        subject: str | None = None,
         if_match: int | None = None,
     ) -> Principal:
-        """Changes role, or disables and enables."""
+        """Changes role, disables and enables, or links to an identity of the provider (an empty subject unlinks)."""
         change: dict[str, Any] = {}
         if role is not None:
             change["role"] = role
         if disabled is not None:
             change["disabled"] = disabled
+        if subject is not None:
+            change["subject"] = subject
+        if issuer is not None:
+            change["issuer"] = issuer
         return Principal.model_validate(
             self._http.write("PATCH", f"/principals/{principal_id}", change, if_match=if_match)
         )

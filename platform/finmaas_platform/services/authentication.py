@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import PlatformSecrets
 from finmaas_platform.domain.principals import Caller, CallerKind, PrincipalKind, Role
 from finmaas_platform.domain.tenants import TenantState
+from finmaas_platform.oidc import Identity
 from finmaas_platform.services.tokens import TokenPrefix, hash_token
 
 WRONG_TOKEN = "this token is wrong, revoked or expired; ask an admin for a new one"  # noqa: S105 - a message
@@ -50,6 +52,18 @@ def authenticate_signed(session: Session, principal_id: str) -> Caller:
     if row is None:
         raise NotAuthenticated(WRONG_TOKEN)
     return _as_caller(session, row)
+
+
+def authenticate_identity(session: Session, identity: Identity) -> Caller:
+    """The principal that an identity of the provider is linked to; NotAuthenticated says how to link one."""
+    query = select(PrincipalRow).where(PrincipalRow.issuer == identity.issuer, PrincipalRow.subject == identity.subject)
+    row = session.scalar(query)
+    if row is None:
+        raise NotAuthenticated(
+            f"{identity.name} of {identity.issuer} is no principal here; an admin links one: "
+            f"finmaas principal link <name> --subject {identity.subject}"
+        )
+    return replace(_as_caller(session, row), by_oidc=True)
 
 
 def _as_caller(session: Session, principal: PrincipalRow, holders: frozenset[str] = frozenset()) -> Caller:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from finmaas_core.errors import Conflict, NotFound
+from finmaas_core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from finmaas_core.ids import new_id
 from finmaas_platform.db.base import insert_unique
 from finmaas_platform.db.principals import PrincipalRow
@@ -64,18 +64,38 @@ def update_principal(
     *,
     role: Role | None = None,
     disabled: bool | None = None,
+    identity: tuple[str, str] | None = None,
 ) -> None:
-    """Changes role, disables or enables. Conflict when no working platform-admin would be left."""
+    """Changes role, disables or enables, links to an identity (issuer, subject; empty ones unlink).
+
+    Conflict when no working platform-admin would be left.
+    """
     check_role(caller, role or Role(row.role), row.tenant_id)
     before = _describe(row)
     row.role = role.value if role is not None else row.role
     row.disabled = disabled if disabled is not None else row.disabled
+    if identity is not None:
+        _link(session, row, *identity)
     after = _describe(row)
     if after == before:
         return
     session.flush()
     _check_admin_left(session)
     record_audit(session, caller, now, "principal.update", row.id, before, after, tenant_id=row.tenant_id)
+
+
+def _link(session: Session, row: PrincipalRow, issuer: str, subject: str) -> None:
+    """One person at the provider is one principal here: else they could be two pairs of eyes."""
+    if bool(issuer) != bool(subject):
+        raise InvalidInput("an identity has both an issuer and a subject; give both, or set FINMAAS_OIDC_ISSUER")
+    if subject and row.kind == PrincipalKind.SERVICE:
+        raise InvalidInput(f"{row.name} is a service account; only people log in")
+    query = select(PrincipalRow.id).where(  # unscoped: an identity is one principal's on the whole platform
+        PrincipalRow.issuer == issuer, PrincipalRow.subject == subject, PrincipalRow.id != row.id
+    )
+    if subject and session.scalar(query) is not None:
+        raise AlreadyExists(f"{subject} of {issuer} is another principal's already; unlink that one first")
+    row.issuer, row.subject = issuer or None, subject or None
 
 
 def _check_admin_left(session: Session) -> None:
@@ -87,4 +107,4 @@ def _check_admin_left(session: Session) -> None:
 
 
 def _describe(row: PrincipalRow) -> dict[str, object]:
-    return {"name": row.name, "role": row.role, "kind": row.kind, "disabled": row.disabled}
+    return {"name": row.name, "role": row.role, "kind": row.kind, "disabled": row.disabled, "subject": row.subject}
