@@ -12,6 +12,7 @@ from finmaas_platform.api import (
     api_keys,
     archive,
     audit_events,
+    batches,
     blobs,
     datasets,
     drafts,
@@ -74,6 +75,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     policies.provenance_router,
     gateway.router,
     openai_files.router,
+    batches.router,
     gateways.router,
     gateways.metrics_router,
 )

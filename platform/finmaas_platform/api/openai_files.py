@@ -85,7 +85,7 @@ def _take_form(deps: Deps, key_id: str, form: FormData) -> dict[str, Any]:
 
 
 @router.get("/files", summary="List the files of an API key's project")
-def list_files(
+def list_key_files(
     key_id: KeyId,
     caller: GatewayCallerDep,
     session: SessionDep,
@@ -148,7 +148,7 @@ async def make_batch(request: Request, key_id: KeyId, caller: GatewayCallerDep, 
 
 
 @router.get("/batches", summary="List the batches of an API key's project")
-def list_batches(
+def list_key_batches(
     key_id: KeyId, caller: GatewayCallerDep, session: SessionDep, deps: DepsDep, limit: Limit = 20, after: After = None
 ) -> dict[str, Any]:
     """Newest first."""

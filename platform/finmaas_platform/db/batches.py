@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey, Index, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from finmaas_platform.db.base import Base
 from finmaas_platform.db.leases import Leased
+from finmaas_platform.db.projects import ProjectRow
 
 
 class FileRow(Base):
@@ -55,6 +56,8 @@ class BatchRow(Leased, Base):
     finalizing_at: Mapped[datetime | None]
     cancelling_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
+
+    project: Mapped[ProjectRow] = relationship(lazy="select")
 
 
 class BatchLineRow(Base):

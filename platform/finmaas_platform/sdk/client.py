@@ -10,6 +10,7 @@ from finmaas_platform.sdk.access_tokens import AccessTokens
 from finmaas_platform.sdk.api_keys import ApiKeys
 from finmaas_platform.sdk.archive import Archive
 from finmaas_platform.sdk.audit_events import AuditEvents
+from finmaas_platform.sdk.batches import Batches
 from finmaas_platform.sdk.connection import find_address
 from finmaas_platform.sdk.datasets import Datasets
 from finmaas_platform.sdk.drafts import Drafts
@@ -57,6 +58,7 @@ class Client:
         self.tokens = AccessTokens(self._transport)
         self.keys = ApiKeys(self._transport)
         self.gateways = Gateways(self._transport)
+        self.batches = Batches(self._transport)
         self.grants = Grants(self._transport)
         self.datasets = Datasets(self._transport)
         self.models = Models(self._transport)

@@ -112,6 +112,23 @@ class Grant(ApiObject):
     revoked_at: datetime | None = None
 
 
+class Batch(ApiObject):
+    """A batch of requests, made by an API key through a gateway."""
+
+    id: str
+    project: str
+    key_id: str = ""
+    endpoint: str
+    state: str
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    faults: list[dict[str, Any]] = []
+    created_at: datetime
+    expires_at: datetime | None = None
+    settled_at: datetime | None = None
+
+
 class Policy(ApiObject):
     """The guardrail policy of a project."""
 

@@ -33,6 +33,7 @@ from finmaas_platform.domain.credentials import ANY_METHOD
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.audit import SYSTEM, record_audit
 from finmaas_platform.services.files import BATCH_INPUT, KeyCaller, get_file
+from finmaas_platform.services.projects import get_project
 from finmaas_serving.gateway.router import METHOD_OF
 
 RECONCILER = "batches"
@@ -109,6 +110,20 @@ def get_batch(session: Session, owner: KeyCaller, batch_id: str) -> BatchRow:
     row = session.scalar(select_batches(owner).where(BatchRow.id == batch_id))
     if row is None:
         raise NotFound(f"there is no batch {batch_id[:100]}", param="batch_id", openai_code="not_found")
+    return row
+
+
+def select_tenant_batches(session: Session, caller: Caller, project: str | None = None) -> Select[BatchRow]:
+    """The batches of a principal's tenant, of one project if named."""
+    query = scoped(select(BatchRow), caller)
+    return query if project is None else query.where(BatchRow.project_id == get_project(session, caller, project).id)
+
+
+def get_tenant_batch(session: Session, caller: Caller, batch_id: str) -> BatchRow:
+    """A batch in a principal's sight; NotFound else."""
+    row = session.scalar(select_tenant_batches(session, caller).where(BatchRow.id == batch_id))
+    if row is None:
+        raise NotFound(f"there is no batch {batch_id[:100]}; `finmaas batch list` shows yours")
     return row
 
 

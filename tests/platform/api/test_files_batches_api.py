@@ -229,6 +229,19 @@ class TestBatches:
         assert client.post(f"{path}/cancel", headers=key).status_code == 409
         assert client.delete(f"{OPENAI}/files/{made['input_file_id']}", headers=key).status_code == 200
 
+    def test_people_see_and_end_those_of_their_tenant(
+        self, client: TestClient, key: Headers, admin: Headers, engineer: Headers, stranger: Headers
+    ) -> None:
+        made = batch_of(client, key, json.dumps(line())).json()
+        path = f"{API}/batches/{made['id']}"
+        [shown] = client.get(f"{API}/batches", params={"project": "default/default"}, headers=engineer).json()["items"]
+        assert (shown["id"], shown["state"], shown["project"]) == (made["id"], "validating", "default/default")
+        assert client.get(path, headers=engineer).json() == shown
+        assert client.get(path, headers=stranger).status_code == 404
+        assert client.post(f"{path}/cancel", headers=stranger).status_code == 404
+        assert client.post(f"{path}/cancel", headers=engineer).status_code == 403
+        assert client.post(f"{path}/cancel", headers=admin).json()["state"] == "cancelling"
+
     def test_only_so_many_are_open_at_once(
         self, client: TestClient, key: Headers, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -181,3 +181,13 @@ class TestGateways:
         shown = finmaas("gateway", "top", "--once", "--every", "0.5")
         assert re.search(r"default/default/chat +default +default +0\.0 +0 +– +– +0\.0 +3", shown.out)
         assert finmaas("gateway", "top", "--every", "0.5", "--json").json["rates"][0]["requests"] == 3
+
+
+class TestBatches:
+    def test_listed_shown_and_cancelled(self, finmaas: Run) -> None:
+        assert finmaas("batch", "list", "--json").json == []
+        assert "No batch yet" in finmaas("batch", "list").err + finmaas("batch", "list").out
+        for command in ("show", "cancel"):
+            refused = finmaas("batch", command, "batch_none")
+            assert refused.code != 0
+            assert "finmaas batch list" in refused.err
