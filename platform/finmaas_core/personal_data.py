@@ -146,4 +146,6 @@ def _ends_well(before: str, after: str) -> bool:
 
 
 def _only(found: str, more: str = "") -> str:
+    if found.isdigit():
+        return found
     return "".join(char for char in found if char.isdigit() or char in more)

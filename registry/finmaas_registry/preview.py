@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -30,6 +30,21 @@ def read_rows(store: BlobStore, digest: str, limit: int) -> list[Row]:
                     return found
                 found.append(plain)
     return found[:limit]
+
+
+def read_rows_at(store: BlobStore, digest: str, places: Sequence[int]) -> list[Row]:
+    """The rows at some places of a stored file, counted from 0, in their order."""
+    found: dict[int, Row] = {}
+    with pq.ParquetFile(BlobFile(store, digest)) as file:
+        first = 0
+        for group in range(file.metadata.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            wanted = [place - first for place in places if first <= place < first + size]
+            if wanted:
+                for place, row in zip(wanted, file.read_row_group(group).take(wanted).to_pylist(), strict=True):
+                    found[first + place] = {key: _plain(value) for key, value in row.items()}
+            first += size
+    return [found[place] for place in places]
 
 
 class BlobFile(io.RawIOBase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch.distributed as dist
 
 from finmaas_core.errors import InvalidSpec
@@ -19,6 +18,7 @@ from finmaas_training.engine import gather_weights, make_engine, sharded_init
 from finmaas_training.loop import Loop, Outcome, TrainingData
 from finmaas_training.model import load_model, load_tokenizer, longest_input, pad_id_of, save_model
 from finmaas_training.reporting import Reporter
+from finmaas_training.rows import read_usable
 from finmaas_training.worker import Place, TrainingTask, artefact_folder, scratch_folder, seconds_since_start
 
 _UPLOAD_PATIENCE_S = 600.0  # for a checkpoint still under way at the end
@@ -97,7 +97,10 @@ class TrainingRun:
         if rows == 0 or not path.exists():
             return []
         shape = str(self._task.inputs.dataset.about["shape"])
-        table = pq.read_table(path).slice(0, rows)
+        table, left_out = read_usable(path)
+        if left_out:
+            self._say("data.left_out", split=split, rows=left_out, why="expired, or without consent to training")
+        table = table.slice(0, rows)
         chats = [rows_to_messages(shape, row) for row in table.to_pylist()]
         return encode_examples(tokenizer, chats, self._spec.max_length)
 

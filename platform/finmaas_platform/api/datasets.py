@@ -191,6 +191,7 @@ def get_dataset_rows(
     with read_unit(deps.sessions) as session:
         owner = get_project(session, caller, f"{tenant}/{project}")
         row = datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}")
+    datasets.check_readable(row)
     digest = next(file["sha256"] for file in row.files if file["path"] == f"data/{split}.parquet")
     from finmaas_registry.preview import read_rows  # pyarrow would slow down the start
 

@@ -80,6 +80,8 @@ VERSIONS = (
 
 def register(root: typer.Typer) -> None:
     """Adds the commands to the CLI."""
+    import finmaas_platform.cli.dataset_rows  # noqa: F401  its commands join the same group
+
     root.add_typer(app, name="dataset", rich_help_panel=DATA)
 
 

@@ -100,6 +100,8 @@ class DeletionRequestRow(Base):
     made: Mapped[list[Any]]
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    author_id: Mapped[str | None]
+    author_token_holders: Mapped[list[Any]] = mapped_column(default=list)
     approved_at: Mapped[datetime | None]
     approved_by: Mapped[str | None]
     purged_at: Mapped[datetime | None]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
-from finmaas_platform.sdk.objects import Dataset, DatasetReport, DatasetVersion
+from finmaas_platform.sdk.objects import Dataset, DatasetDiff, DatasetReport, DatasetVersion, DeletionRequest, RowTrace
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
 from finmaas_platform.sdk.transfer import pull_files
 from finmaas_platform.sdk.transport import Transport
@@ -43,6 +43,43 @@ class Datasets:
     def report(self, ref: str, project: str = DEFAULT_PROJECT) -> DatasetReport:
         """Near-duplicates, leakage between splits, personal data by column, consent and retention of a version."""
         return DatasetReport.model_validate(self._http.get(f"{self._version_path(parse_ref(ref, project))}/report"))
+
+    def release(self, ref: str, project: str = DEFAULT_PROJECT, *, accept: Sequence[str] = ()) -> DatasetVersion:
+        """Draft becomes released; Conflict names what the report holds against it (`accept` takes it by name)."""
+        path = f"{self._version_path(parse_ref(ref, project))}/release"
+        return DatasetVersion.model_validate(self._post(path, {"accept": list(accept)}))
+
+    def diff(self, before: str, after: str, project: str = DEFAULT_PROJECT, *, sample: int = 3) -> DatasetDiff:
+        """What changed between two versions."""
+        path = f"{self._version_path(parse_ref(before, project))}/diff"
+        to = parse_ref(after, project)
+        name = f"{to.project}/{to.name}" + (f"@{to.version}" if to.version is not None else "")
+        return DatasetDiff.model_validate(self._http.get(path, to=name, sample=sample))
+
+    def trace(self, *, text: str | None = None, row_id: str | None = None) -> RowTrace:
+        """What learned from a row, named by its question or its id."""
+        return RowTrace.model_validate(self._post("/dataset-rows/trace", {"text": text, "row_id": row_id}))
+
+    def forget(self, *, reason: str, text: str | None = None, row_id: str | None = None) -> DeletionRequest:
+        """Asks that a row be forgotten: new versions without it are made at once, the purge waits for an approval."""
+        body = {"text": text, "row_id": row_id, "reason": reason}
+        return DeletionRequest.model_validate(self._post("/deletion-requests", body))
+
+    def deletion_requests(self) -> Iterator[DeletionRequest]:
+        """All requests of the tenant."""
+        return self._http.pages(DeletionRequest, "/deletion-requests")
+
+    def deletion_request(self, request_id: str) -> DeletionRequest:
+        """One request; NotFound."""
+        return DeletionRequest.model_validate(self._http.get(f"/deletion-requests/{request_id}"))
+
+    def approve_deletion(self, request_id: str) -> DeletionRequest:
+        """Agrees, as somebody else than who asked."""
+        return DeletionRequest.model_validate(self._post(f"/deletion-requests/{request_id}/approve"))
+
+    def purge_deletion(self, request_id: str) -> DeletionRequest:
+        """Takes the rows of the versions that hold the row out of the registry."""
+        return DeletionRequest.model_validate(self._post(f"/deletion-requests/{request_id}/purge"))
 
     def rows(
         self, ref: str, project: str = DEFAULT_PROJECT, *, split: str | None = None, limit: int | None = None
@@ -117,6 +154,9 @@ class Datasets:
             params=params,
         )
         return DatasetVersion.model_validate(response.json())
+
+    def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._http.request("POST", path, json=body).json()
 
     def _version_path(self, ref: Ref) -> str:
         version = ref.version

@@ -224,6 +224,46 @@ class DatasetReport(ApiObject):
     report: dict[str, Any] = Field(default_factory=dict)
 
 
+class DatasetDiff(ApiObject):
+    """What changed between two versions: `counts` of added, removed, changed, moved and same rows, and samples."""
+
+    before: str
+    after: str
+    by: str
+    columns: Any = Field(default=None, alias="schema")
+    counts: dict[str, int]
+    added: tuple[dict[str, Any], ...] = ()
+    removed: tuple[dict[str, Any], ...] = ()
+    changed: tuple[dict[str, Any], ...] = ()
+
+
+class RowTrace(ApiObject):
+    """Versions that hold a row, jobs that read these, models that came of it, endpoints that serve those."""
+
+    versions: tuple[dict[str, Any], ...] = ()
+    jobs: tuple[dict[str, Any], ...] = ()
+    models: tuple[dict[str, Any], ...] = ()
+    endpoints: tuple[dict[str, Any], ...] = ()
+
+
+class DeletionRequest(ApiObject):
+    """A request that a row be forgotten; `retrain` names the models that learned from it."""
+
+    id: str
+    kind: str
+    digest: str
+    reason: str
+    state: str
+    found: RowTrace
+    made: tuple[dict[str, Any], ...] = ()
+    retrain: tuple[str, ...] = ()
+    created_at: datetime
+    created_by: str
+    approved_at: datetime | None = None
+    approved_by: str | None = None
+    purged_at: datetime | None = None
+
+
 class Lineage(ApiObject):
     """Where a model version came from."""
 

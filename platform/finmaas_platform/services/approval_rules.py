@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_platform.db.approvals import ApprovalRulesRow
-from finmaas_platform.db.datasets import DatasetVersionRow
+from finmaas_platform.db.datasets import DatasetVersionRow, DeletionRequestRow
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.principals import PrincipalRow
 from finmaas_platform.db.projects import ProjectRow
@@ -87,8 +87,8 @@ def to_person(session: Session, caller: Caller) -> Person:
     )
 
 
-def find_author(session: Session, version: ModelVersionRow) -> Person | None:
-    """Who stands behind a version; None where that is not known."""
+def find_author(session: Session, version: ModelVersionRow | DeletionRequestRow) -> Person | None:
+    """Who stands behind a version or a request; None where that is not known."""
     if version.author_id is None:
         return None
     row = session.get(PrincipalRow, version.author_id)  # unscoped: an admin of the platform may be its author

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from finmaas_core.errors import NotFound
+from finmaas_core.errors import Conflict, NotFound
 from finmaas_core.ids import new_id
 from finmaas_platform.db.datasets import DatasetReportRow, DatasetRow, DatasetVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
-from finmaas_platform.domain.dataset_versions import DRAFT
+from finmaas_platform.domain.dataset_versions import DRAFT, MOVES, PURGED, RELEASED, count_expired, find_objections
 from finmaas_platform.domain.names import check_name
-from finmaas_platform.domain.principals import Caller
+from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blobs import hold_blobs, index_version
 from finmaas_platform.services.projects import get_project
-from finmaas_platform.services.versions import lock_project, parse_version_ref, unknown_name, unknown_number
+from finmaas_platform.services.versions import MAX_KNOWN, lock_project, parse_version_ref, unknown_name, unknown_number
 from finmaas_registry.store import Stored
 
 if TYPE_CHECKING:
@@ -27,13 +27,23 @@ if TYPE_CHECKING:
 
 
 def register_dataset_version(
-    session: Session, caller: Caller, now: datetime, project: ProjectRow, name: str, made: ImportedDataset
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    project: ProjectRow,
+    name: str,
+    made: ImportedDataset,
+    *,
+    always: bool = False,
 ) -> tuple[DatasetVersionRow, bool]:
-    """The version that holds an import's files, and whether it is new: equal content is the same version."""
+    """The version that holds an import's files, and whether it is new: equal content is the same version.
+
+    `always` makes a new one even so: after a deletion the newest must be the one without the row.
+    """
     check_name(name, "dataset name")
     lock_project(session, project)
     dataset = _find_dataset(session, caller, project, name)
-    if dataset and (same := _find_same(session, caller, dataset, made.manifest.digest)):
+    if not always and dataset and (same := _find_same(session, caller, dataset, made.manifest.digest)):
         _keep_report(session, now, same, made)
         return same, False
     dataset = dataset or _add_dataset(session, caller, now, project, name)
@@ -76,6 +86,34 @@ def get_report(session: Session, caller: Caller, version: DatasetVersionRow) -> 
     raise NotFound(f"{version.ref} has no report: it was imported before there were any; import its file again")
 
 
+def release_version(
+    session: Session, caller: Caller, now: datetime, version: DatasetVersionRow, accepted: list[str]
+) -> DatasetVersionRow:
+    """Draft becomes released. Conflict names what the report holds against it, unless it is accepted by name."""
+    caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.APPROVER)
+    if version.state == RELEASED:
+        return version
+    if RELEASED not in MOVES[version.state]:
+        raise Conflict(f"{version.ref} is {version.state} and cannot be released")
+    report = get_report(session, caller, version).report
+    objections = find_objections(report, count_expired(report, now.date()), accepted)
+    if objections:
+        told = "; ".join(f"{one.name}: {one.message}" for one in objections)
+        names = " ".join(f"--accept {one.name}" for one in objections)
+        raise Conflict(f"{version.ref} cannot be released: {told}; mend the rows, or take it on you with {names}")
+    version.state, version.released_at, version.released_by = RELEASED, now, caller.name
+    before, after = {"state": DRAFT}, {"state": RELEASED, "accepted": sorted(accepted)}
+    tenant_id = version.tenant_id
+    record_audit(session, caller, now, "dataset_version.release", version.id, before, after, tenant_id=tenant_id)
+    return version
+
+
+def check_readable(version: DatasetVersionRow) -> None:
+    """Raises Conflict for a version whose rows were purged."""
+    if version.state == PURGED:
+        raise Conflict(f"the rows of {version.ref} were purged by a deletion request; use a later version")
+
+
 def resolve_dataset_version(session: Session, caller: Caller, project: ProjectRow, ref: str) -> DatasetVersionRow:
     """The version a reference names, from within a project; NotFound suggests near names."""
     parsed = parse_version_ref(ref, "dataset")
@@ -88,8 +126,9 @@ def get_dataset(session: Session, caller: Caller, project: ProjectRow, name: str
     """The dataset of a name; NotFound suggests near names."""
     if found := _find_dataset(session, caller, project, name):
         return found
-    known = session.scalars(scoped(select(DatasetRow), caller).where(DatasetRow.project_id == project.id))
-    raise unknown_name("dataset", name, project.ref, (row.name for row in known))
+    known = scoped(select(DatasetRow.name), caller).where(DatasetRow.project_id == project.id)
+    newest = known.order_by(DatasetRow.id.desc()).limit(MAX_KNOWN)
+    raise unknown_name("dataset", name, project.ref, session.scalars(newest))
 
 
 def get_dataset_version(session: Session, caller: Caller, dataset: DatasetRow, number: int) -> DatasetVersionRow:
@@ -131,7 +170,9 @@ def _keep_report(session: Session, now: datetime, row: DatasetVersionRow, made: 
 
 def _find_same(session: Session, caller: Caller, dataset: DatasetRow, digest: str) -> DatasetVersionRow | None:
     query = scoped(select(DatasetVersionRow), caller).where(
-        DatasetVersionRow.dataset_id == dataset.id, DatasetVersionRow.digest == digest
+        DatasetVersionRow.dataset_id == dataset.id,
+        DatasetVersionRow.digest == digest,
+        DatasetVersionRow.state != PURGED,
     )
     return session.scalars(query).first()
 

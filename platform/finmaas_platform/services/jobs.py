@@ -23,7 +23,7 @@ from finmaas_platform.domain.jobs import FINISHED, JobKind, JobState
 from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
-from finmaas_platform.services.datasets import resolve_dataset_version
+from finmaas_platform.services.datasets import check_readable, resolve_dataset_version
 from finmaas_platform.services.job_checks import check_evaluation, check_training
 from finmaas_platform.services.job_protocol import move_job
 from finmaas_platform.services.models import resolve_model_version
@@ -56,6 +56,7 @@ def resolve_spec(
     parsed = parse_spec(kind, spec)
     dataset = resolve_dataset_version(session, caller, project, parsed.dataset)
     _check_tenant(project, dataset.tenant_id, "dataset", parsed.dataset)
+    check_readable(dataset)
     base = None if parsed.base is None else _resolve_model(session, caller, project, parsed.base)
     if isinstance(parsed, TrainingSpec):
         assert base is not None, "a training spec always has a base"

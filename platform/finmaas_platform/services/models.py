@@ -22,7 +22,13 @@ from finmaas_platform.domain.principals import Caller, CallerKind
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blobs import check_files_are_put, hold_blobs, index_version
 from finmaas_platform.services.projects import get_project
-from finmaas_platform.services.versions import lock_project, parse_version_ref, unknown_name, unknown_number
+from finmaas_platform.services.versions import (
+    MAX_KNOWN,
+    lock_project,
+    parse_version_ref,
+    unknown_name,
+    unknown_number,
+)
 from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
 from finmaas_registry.model_folder import check_model_files
 from finmaas_registry.store import BlobStore, Stored
@@ -139,8 +145,9 @@ def get_model(session: Session, caller: Caller, project: ProjectRow, name: str) 
     """The model of a name; NotFound suggests near names."""
     if found := _find_model(session, caller, project, name):
         return found
-    known = session.scalars(scoped(select(ModelRow), caller).where(ModelRow.project_id == project.id))
-    raise unknown_name("model", name, project.ref, (row.name for row in known))
+    known = scoped(select(ModelRow.name), caller).where(ModelRow.project_id == project.id)
+    newest = known.order_by(ModelRow.id.desc()).limit(MAX_KNOWN)
+    raise unknown_name("model", name, project.ref, session.scalars(newest))
 
 
 def get_model_version(session: Session, caller: Caller, model: ModelRow, number: int) -> ModelVersionRow:

@@ -14,6 +14,8 @@ from finmaas_core.errors import InvalidInput, NotFound
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.domain.names import check_name, split_project_ref
 
+MAX_KNOWN = 500
+"""Names that are looked through for near ones; more would make an answer about nothing slow."""
 _REF = re.compile(
     r"^(?:(?P<project>[^/@]+/[^/@]+)/)?(?P<name>[^/@]+)(?:@(?:(?P<number>[1-9][0-9]{0,8})|(?P<alias>[a-z][^/@]*)))?$"
 )

@@ -6,7 +6,9 @@ those are then tried one by one, with their checks. A value that many rows share
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +22,7 @@ from finmaas_core.text_rules import CONTEXT_CHARS, PERSONAL, SECRETS, TextRule, 
 RULES = (*PERSONAL, *SECRETS)
 MAX_EXAMPLES = 3
 _SHARED = 8  # a column is scanned by distinct value when there are so many rows for each
+_AT_ONCE = 16
 _MEMORY_BYTES = 64 << 20
 # What such rules find begins a word. Said to the automaton too: else each digit of a number may begin a card number,
 # and it makes new states all along (10 µs for nine digits instead of 1).
@@ -38,7 +41,7 @@ class PrivacyFindings:
 
     def add(self, column: str, values: pa.Array) -> None:
         """Scans a column: text, numbers, or chats."""
-        for value, count in _distinct_texts(values):
+        for value, count in _suspects(_distinct_texts(values)):
             found = find_personal(value)
             if found:
                 self.touched[column] += count
@@ -102,6 +105,15 @@ def mask_example(text: str) -> str:
     return text[:shown] + "*" * min(len(text) - 2 * shown, 8) + text[len(text) - shown :]
 
 
+def _suspects(texts: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """The texts in which something may be found. Asked by the handful: no rule's match holds a line break."""
+    for at in range(0, len(texts), _AT_ONCE):
+        some = texts[at : at + _AT_ONCE]
+        joined = "\n".join([text for text, _ in some])
+        if _any_rule().Match(joined if joined.isascii() else unmask_text(joined)):
+            yield from some
+
+
 def _distinct_texts(values: pa.Array) -> list[tuple[str, int]]:
     if pa.types.is_nested(values.type):
         return [("\n".join(turn["content"] for turn in chat), 1) for chat in values.to_pylist() if chat]
@@ -144,4 +156,6 @@ def _any_rule() -> Any:
 
 @cache
 def _compiled(name: str) -> Any:
-    return re2.compile(next(rule.pattern for rule in RULES if rule.name == name))
+    """The rule alone. Python's own `re` where it can: RE2's matches come through Python code, ten times as slow."""
+    pattern = next(rule.pattern for rule in RULES if rule.name == name)
+    return re2.compile(pattern) if r"\p" in pattern else re.compile(pattern)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from finmaas_core.errors import InvalidSpec
 from finmaas_training.data import Message, rows_to_messages
 from finmaas_training.evaluation import scores as scoring
 from finmaas_training.evaluation.baselines import answer_majority, answer_tfidf
 from finmaas_training.evaluation.generate import Generator, answer_all, load_generator
+from finmaas_training.rows import read_usable
 from finmaas_training.spec import EvaluationSpec
 
 OnProgress = Callable[[int, int, str], None]
@@ -86,7 +85,7 @@ def run_evaluation(
 def read_questions(dataset_dir: Path, split: str, max_rows: int | None) -> tuple[str, list[Question]]:
     """The shape of the dataset and the rows of the split, each with its expected answer."""
     path = dataset_dir / "data" / f"{split}.parquet"
-    rows = pq.read_table(path).to_pylist() if path.exists() else []
+    rows = read_usable(path)[0].to_pylist() if path.exists() else []
     if not rows:
         raise InvalidSpec(f"split {split!r} of the dataset has no rows; evaluate on one that has")
     shape = shape_of(rows[0])
@@ -112,7 +111,7 @@ _SHAPES = {"classification": {"text", "label"}, "instruction": {"instruction", "
 
 
 def _training_rows(dataset_dir: Path) -> list[dict[str, Any]]:
-    table = pq.read_table(dataset_dir / "data" / "train.parquet", columns=["text", "label"])
+    table, _ = read_usable(dataset_dir / "data" / "train.parquet", ["text", "label"])
     rows = [{"text": str(row["text"]), "label": str(row["label"]).strip()} for row in table.to_pylist()]
     if not rows:
         raise InvalidSpec("the dataset's training split is empty, so its labels are unknown; import more rows")
