@@ -16,6 +16,7 @@ from finmaas_serving.gateway.cache import texts_of
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.shapes import SHAPES
+from finmaas_serving.guard.scores_request import TEXTS
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway import wire
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from finmaas_serving.guard.policy import Moderation
 
 _CHAT = SHAPES["/v1/chat/completions"]
-_JUDGED = ("system", "messages", "prompt", "input", "instructions", "query", "documents", "tools", "text_1", "text_2")
+_JUDGED = ("system", "messages", "prompt", "input", "instructions", "tools", *TEXTS)
 _RETRY_S = 5
 
 

@@ -25,6 +25,8 @@ from finmaas_core.errors import BlockedByPolicy, Corrupt, InvalidInput
 from finmaas_serving.gateway.messages import MessagesRewriter
 from finmaas_serving.gateway.responses import ResponsesRewriter
 from finmaas_serving.gateway.shapes import SHAPES
+from finmaas_serving.gateway.sse import StreamRewriter
+from finmaas_serving.guard.answer import AnswerScreen
 from finmaas_serving.guard.messages_answer import MessagesScreen
 from finmaas_serving.guard.policy import Action, Guard, Marks, PolicyDocument, RuleUse
 from finmaas_serving.guard.request import screen_request
@@ -222,7 +224,7 @@ class TestAnyInput:
         assert "13800138000" not in str(out)
 
     @given(data=st.binary(max_size=80) | TEXTS.map(lambda text: f"event: x\ndata: {text}\n\n".encode()))
-    @pytest.mark.parametrize("kind", [ResponsesRewriter, MessagesRewriter])
+    @pytest.mark.parametrize("kind", [StreamRewriter, ResponsesRewriter, MessagesRewriter])
     def test_streams_of_bytes(self, kind: Any, data: bytes) -> None:
         rewriter = kind("a", "b")
         try:
@@ -230,6 +232,28 @@ class TestAnyInput:
         except Corrupt:
             return
         assert rewriter.usage is None
+
+    @given(
+        value=st.fixed_dictionaries(
+            {}, optional={"choices": JSON, "usage": JSON, "error": JSON, "model": JSON, "x": JSON}
+        ),
+        cut=st.integers(0, 60),
+    )
+    def test_events_of_chats(self, value: Any, cut: int) -> None:
+        """Screened or not, whole or cut: a fault is Corrupt, and what is masked does not pass."""
+        data = b"data: " + json.dumps(value).encode() + b"\n\n"
+        for screen in (None, screens(AnswerScreen)[0]):
+            rewriter = StreamRewriter("a", "b", screen=screen)
+            try:
+                out = rewriter.feed(data[:cut]) + rewriter.feed(data[cut:])
+            except Corrupt:
+                continue
+            if screen is not None and isinstance(value.get("choices"), list):
+                assert "13800138000" not in str([event.get("choices") for event in _read(out)])
+
+
+def _read(out: bytes) -> list[Any]:
+    return [json.loads(part[6:]) for part in out.split(b"\n\n") if part.startswith(b"data: {")]
 
 
 def _events(screen: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
