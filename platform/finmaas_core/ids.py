@@ -34,6 +34,8 @@ PREFIXES = {
     "model_event": "mev",
     "model_card": "crd",
     "usage_record": "use",
+    "allowance": "alw",
+    "price": "prc",
     "checkpoint": "ckp",
     "file": "file",
     "batch": "batch",

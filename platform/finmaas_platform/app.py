@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from finmaas_core.settings import Settings
 from finmaas_platform.api import (
     access_tokens,
+    allowances,
     api_keys,
     archive,
     audit_events,
@@ -27,6 +28,7 @@ from finmaas_platform.api import (
     hub_writes,
     job_protocol,
     jobs,
+    ledger,
     login,
     model_lifecycle,
     models,
@@ -76,6 +78,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     job_protocol.router,
     endpoints.router,
     policies.router,
+    allowances.router,
+    allowances.prices_router,
+    ledger.router,
     policies.provenance_router,
     gateway.router,
     openai_files.router,

@@ -11,6 +11,7 @@ from finmaas_core.home import Home, read_secret
 from finmaas_core.settings import Settings
 from finmaas_platform.cluster.port import Cluster
 from finmaas_platform.db.base import SessionFactory
+from finmaas_platform.ledger_hub import Hub
 
 if TYPE_CHECKING:
     from finmaas_platform.oidc import OidcVerifier
@@ -50,3 +51,4 @@ class Deps:
     cluster: Cluster
     secrets: PlatformSecrets
     oidc: OidcVerifier | None = None
+    ledger_hub: Hub = field(default_factory=Hub)

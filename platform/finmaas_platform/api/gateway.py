@@ -54,6 +54,11 @@ class UsageRecord(RequestBody):
     replica: str | None = None
     finish: str
     counted_by: str
+    reasoning_tokens: int = Field(0, ge=0)
+    cost_nano: int | None = Field(None, ge=0)
+    currency: str | None = None
+    epoch: int = Field(0, ge=0)
+    charges: list[tuple[int, Annotated[int, Field(ge=0)]]] = Field([], max_length=64)
     claims: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field([], max_length=8)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
-from finmaas_platform.api.etag import set_etag
+from finmaas_platform.api.etag import IfMatchDep, check_version, set_etag
 from finmaas_platform.api.idempotency import OnceDep
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.api.requests import RequestBody
@@ -29,6 +29,12 @@ class ProjectCreate(RequestBody):
     display_name: str = Field("", max_length=200, examples=["Complaint triage"])
 
 
+class ProjectChange(RequestBody):
+    """What to change."""
+
+    cost_centre: str = Field(max_length=100, description="Where usage is booked; empty: the tenant's.")
+
+
 class ProjectView(BaseModel):
     """A use case inside a tenant; `ref` is how other routes name it."""
 
@@ -39,6 +45,7 @@ class ProjectView(BaseModel):
     display_name: str
     created_at: datetime
     version: int
+    cost_centre: str
 
 
 def show_project(row: ProjectRow) -> ProjectView:
@@ -51,6 +58,7 @@ def show_project(row: ProjectRow) -> ProjectView:
         display_name=row.display_name,
         created_at=row.created_at,
         version=row.version,
+        cost_centre=row.cost_centre,
     )
 
 
@@ -86,5 +94,24 @@ def create_project(
 def get_project(tenant: str, project: str, caller: CallerDep, session: SessionDep, response: Response) -> ProjectView:
     """By the names of tenant and project."""
     row = projects.get_project(session, caller, f"{tenant}/{project}")
+    set_etag(response, row.version)
+    return show_project(row)
+
+
+@router.patch("/{tenant}/{project}", summary="Set a project's cost centre")
+def update_project(
+    tenant: str,
+    project: str,
+    body: ProjectChange,
+    caller: CallerDep,
+    session: SessionDep,
+    deps: DepsDep,
+    if_match: IfMatchDep,
+    response: Response,
+) -> ProjectView:
+    """Usage is booked there from now on; for admins of the tenant."""
+    row = projects.get_project(session, caller, f"{tenant}/{project}")
+    check_version(row.version, if_match)
+    projects.update_project(session, caller, deps.clock.now(), row, body.cost_centre)
     set_etag(response, row.version)
     return show_project(row)

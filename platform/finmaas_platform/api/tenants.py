@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -35,6 +36,15 @@ class TenantChange(RequestBody):
 
     state: TenantState | None = None
     display_name: str | None = Field(None, min_length=1, max_length=200)
+    time_zone: str | None = Field(None, max_length=64, examples=["Asia/Shanghai"])
+    fiscal_day: int | None = Field(None, ge=1, le=28, description="The day on which its months begin.")
+    currency: str | None = Field(None, examples=["CNY"])
+    cost_centre: str | None = Field(None, max_length=100)
+
+    def settings(self) -> dict[str, Any]:
+        """What is given of time and money."""
+        names = {"time_zone", "fiscal_day", "currency", "cost_centre"}
+        return self.model_dump(include=names, exclude_none=True)
 
 
 class TenantView(BaseModel):
@@ -46,6 +56,10 @@ class TenantView(BaseModel):
     state: TenantState
     created_at: datetime
     version: int
+    time_zone: str
+    fiscal_day: int
+    currency: str
+    cost_centre: str
 
 
 def show_tenant(row: TenantRow) -> TenantView:
@@ -57,6 +71,10 @@ def show_tenant(row: TenantRow) -> TenantView:
         state=TenantState(row.state),
         created_at=row.created_at,
         version=row.version,
+        time_zone=row.time_zone,
+        fiscal_day=row.fiscal_day,
+        currency=row.currency,
+        cost_centre=row.cost_centre,
     )
 
 
@@ -90,7 +108,7 @@ def get_tenant(tenant: str, caller: CallerDep, session: SessionDep, response: Re
     return show_tenant(row)
 
 
-@router.patch("/{tenant}", summary="Freeze, close or rename a tenant")
+@router.patch("/{tenant}", summary="Freeze, close, rename or set up a tenant")
 def update_tenant(
     tenant: str,
     body: TenantChange,
@@ -103,6 +121,9 @@ def update_tenant(
     """For platform-admins. A frozen tenant's API keys stop working, and its principals can read but change nothing."""
     row = tenants.get_tenant(session, caller, tenant)
     check_version(row.version, if_match)
-    tenants.update_tenant(session, caller, deps.clock.now(), row, state=body.state, display_name=body.display_name)
+    now, settings = deps.clock.now(), body.settings()
+    tenants.update_tenant(
+        session, caller, now, row, state=body.state, display_name=body.display_name, settings=settings
+    )
     set_etag(response, row.version)
     return show_tenant(row)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from finmaas_platform.api.dependencies import CallerDep, SessionDep
 from finmaas_platform.api.paging import DEFAULT_LIMIT, CursorParam, LimitParam, Page, paginate
 from finmaas_platform.db.usage_records import UsageRecordRow
 from finmaas_platform.services.usage import select_usage, sum_usage
+from finmaas_platform.services.usage_export import ExportSpec, Group, sum_lines, write_csv
 
 router = APIRouter(prefix="/usage", tags=["usage"])
 
@@ -39,6 +40,10 @@ class UsageRecordView(BaseModel):
     duration_ms: float
     finish: str
     counted_by: str
+    reasoning_tokens: int
+    cost_nano: int | None
+    currency: str | None
+    cost_centre: str
 
 
 class UsageTotalView(BaseModel):
@@ -75,6 +80,57 @@ def list_usage(
     """One record a request, newest first, of the caller's tenant."""
     query = select_usage(session, caller, project, endpoint)
     return paginate(session, query, UsageRecordRow.id, limit, cursor).view(show_usage_record)
+
+
+class UsageLineView(BaseModel):
+    """Sums over one group; costs are nano-units of `currency`, null where nothing had a price."""
+
+    group: dict[str, str]
+    currency: str | None
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_nano: int | None
+    cost: str | None
+
+
+class UsageExport(BaseModel):
+    """Lines of an export."""
+
+    lines: list[UsageLineView]
+
+
+GroupParam = Annotated[
+    list[Group], Query(description="What to sum by; may be given several times.", min_length=1, max_length=6)
+]
+SinceParam = Annotated[date, Query(description="First day, in the tenant's time zone.")]
+UntilParam = Annotated[date, Query(description="Last day, included.")]
+
+
+@router.get(
+    "/export",
+    response_model=UsageExport,
+    responses={200: {"content": {"text/csv": {}}}},
+    summary="Usage and cost by key, project, tenant, model, cost centre, day",
+)
+def export_usage(
+    caller: CallerDep,
+    session: SessionDep,
+    since: SinceParam,
+    until: UntilParam,
+    by: GroupParam,
+    tenant: Annotated[str | None, Query(description="Only of this tenant.")] = None,
+    project: ProjectParam = None,
+    as_csv: Annotated[bool, Query(alias="csv", description="CSV instead of JSON.")] = False,
+) -> UsageExport | Response:
+    """Of the caller's tenant; platform-wide callers of all, each day in its own tenant's time zone."""
+    lines = sum_lines(session, caller, ExportSpec(since, until, tuple(dict.fromkeys(by)), tenant, project))
+    if as_csv:
+        name = f'attachment; filename="usage-{since}-{until}.csv"'
+        return Response(write_csv(lines, by), media_type="text/csv", headers={"content-disposition": name})
+    return UsageExport(lines=[UsageLineView(**line) for line in lines])
 
 
 @router.get("/summary", summary="Totals by endpoint")

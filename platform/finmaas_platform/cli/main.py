@@ -14,6 +14,7 @@ import typer
 
 from finmaas_platform.cli import (
     access_tokens,
+    allowances,
     api_keys,
     archive,
     audit_events,
@@ -99,6 +100,7 @@ for module in (
     grants,
     policies,
     batches,
+    allowances,
     usage,
     gateways,
     tenants,

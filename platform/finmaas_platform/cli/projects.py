@@ -70,6 +70,23 @@ def show_project(ref: RefArgument, as_json: JsonOption = False) -> None:
         _show(client.projects.get(f"{tenant}/{name}"), as_json)
 
 
+@app.command("set")
+def set_up_project(
+    ref: RefArgument,
+    cost_centre: Annotated[
+        str, typer.Option("--cost-centre", help="Where its usage is booked; empty: the tenant's.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Set a project's cost centre.
+
+    Example: finmaas project set retail/service --cost-centre 4711
+    """
+    tenant, name = split_project(ref)
+    with connect() as client:
+        _show(client.projects.update(f"{tenant}/{name}", cost_centre=cost_centre), as_json)
+
+
 def split_project(ref: str) -> tuple[str, str]:
     """`tenant/project` as its two parts; a usage error for anything else."""
     tenant, slash, name = ref.partition("/")
@@ -82,6 +99,7 @@ def _show(project: Project, as_json: bool) -> None:
     fields = (
         ("project", project.ref),
         ("display name", project.display_name),
+        ("cost centre", project.cost_centre or "-"),
         ("id", project.id),
         ("created", project.created_at),
     )

@@ -81,10 +81,43 @@ def activate_tenant(name: NameArgument, as_json: JsonOption = False) -> None:
         _show(client.tenants.update(name, state="active"), as_json)
 
 
+@app.command("set")
+def set_up_tenant(
+    name: NameArgument,
+    time_zone: Annotated[
+        str | None, typer.Option("--time-zone", help="In which its days begin, e.g. Asia/Shanghai.", show_default=False)
+    ] = None,
+    fiscal_day: Annotated[
+        int | None,
+        typer.Option("--fiscal-day", min=1, max=28, help="Day on which its months begin.", show_default=False),
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Option("--currency", help="The money it pays in, e.g. CNY.", show_default=False)
+    ] = None,
+    cost_centre: Annotated[
+        str | None, typer.Option("--cost-centre", help="Where its usage is booked.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set how a tenant's days, months and money are reckoned.
+
+    Example: finmaas tenant set retail --time-zone Asia/Shanghai --fiscal-day 26
+    """
+    with connect() as client:
+        tenant = client.tenants.update(
+            name, time_zone=time_zone, fiscal_day=fiscal_day, currency=currency, cost_centre=cost_centre
+        )
+        _show(tenant, as_json)
+
+
 def _show(tenant: Tenant, as_json: bool) -> None:
     fields = (
         ("name", tenant.name),
         ("display name", tenant.display_name),
+        ("time zone", tenant.time_zone),
+        ("months begin on day", str(tenant.fiscal_day)),
+        ("currency", tenant.currency),
+        ("cost centre", tenant.cost_centre or "-"),
         ("state", tenant.state),
         ("id", tenant.id),
         ("created", tenant.created_at),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +17,14 @@ TOTALS = (
     Column("Prompt tokens", lambda t: t.prompt_tokens, right=True),
     Column("of them cached", lambda t: t.cached_tokens, right=True),
     Column("Completion tokens", lambda t: t.completion_tokens, right=True),
+)
+LINES = (
+    Column("Requests", lambda x: x.requests, right=True),
+    Column("Input", lambda x: x.input_tokens, right=True),
+    Column("of it cached", lambda x: x.cached_tokens, right=True),
+    Column("Output", lambda x: x.output_tokens, right=True),
+    Column("of it reasoning", lambda x: x.reasoning_tokens, right=True),
+    Column("Cost", lambda x: "no price" if x.cost is None else f"{x.cost} {x.currency}", right=True),
 )
 RECORDS = (
     Column("At", lambda r: r.at),
@@ -71,3 +80,38 @@ def list_records(
             as_json=as_json,
             empty='No request yet: finmaas chat <endpoint> "text"',
         )
+
+
+@app.command("export")
+def export(
+    since: Annotated[str, typer.Option("--since", help="First day, as 2026-01-01.", show_default=False)],
+    until: Annotated[str, typer.Option("--until", help="Last day, included.", show_default=False)],
+    by: Annotated[
+        list[str],
+        typer.Option("--by", help="Sum by key, project, tenant, model, cost_centre or day; may be repeated."),
+    ] = ["project", "model"],  # noqa: B006 - Typer reads it, nothing changes it
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant.", show_default=False)] = None,
+    project: AnyProjectOption = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for finance.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sum tokens and cost by key, project, tenant, model, cost centre or day.
+
+    Example: finmaas usage export --since 2026-01-01 --until 2026-01-31 --by cost_centre --csv
+    """
+    with connect() as client:
+        if as_csv:
+            typer.echo(client.usage.export_csv(since, until, by, tenant, project), nl=False)
+            return
+        lines = client.usage.export(since, until, by, tenant, project)
+    if as_json:
+        print_json([line.to_json() for line in lines])
+    elif lines:
+        groups = [Column(name.replace("_", " ").capitalize(), _group(name)) for name in lines[0].group]
+        print_table(lines, (*groups, *LINES))
+    else:
+        say("Nothing was used in that time.")
+
+
+def _group(name: str) -> Callable[[Any], str]:
+    return lambda line: str(line.group[name])

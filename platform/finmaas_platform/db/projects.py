@@ -23,6 +23,7 @@ class ProjectRow(Base):
     display_name: Mapped[str]
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column()
+    cost_centre: Mapped[str] = mapped_column(server_default="")
 
     tenant: Mapped[TenantRow] = relationship(lazy="joined", innerjoin=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from finmaas_platform.db import (
     access_tokens,
+    allowances,
     api_keys,
     approvals,
     archive,
@@ -20,6 +21,7 @@ from finmaas_platform.db import (
     job_tokens,
     jobs,
     leases,
+    ledger,
     models,
     origins,
     policies,
@@ -35,6 +37,7 @@ from finmaas_platform.db.base import Base
 metadata = Base.metadata
 ROW_MODULES = (
     access_tokens,
+    allowances,
     api_keys,
     archive,
     approvals,
@@ -51,6 +54,7 @@ ROW_MODULES = (
     job_tokens,
     jobs,
     leases,
+    ledger,
     models,
     origins,
     policies,

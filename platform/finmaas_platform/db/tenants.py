@@ -22,5 +22,9 @@ class TenantRow(Base):
     state: Mapped[str]
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column()
+    time_zone: Mapped[str] = mapped_column(server_default="UTC")
+    fiscal_day: Mapped[int] = mapped_column(server_default="1")
+    currency: Mapped[str] = mapped_column(server_default="CNY")
+    cost_centre: Mapped[str] = mapped_column(server_default="")
 
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy declares it as an instance variable

@@ -37,3 +37,7 @@ class UsageRecordRow(Base):
     replica: Mapped[str | None]
     finish: Mapped[str]
     counted_by: Mapped[str]
+    reasoning_tokens: Mapped[int] = mapped_column(server_default="0")
+    cost_nano: Mapped[int | None]
+    currency: Mapped[str | None]
+    cost_centre: Mapped[str] = mapped_column(server_default="")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from finmaas_core.errors import Unavailable
 from finmaas_platform.sdk.access_tokens import AccessTokens
+from finmaas_platform.sdk.allowances import Allowances, Prices
 from finmaas_platform.sdk.api_keys import ApiKeys
 from finmaas_platform.sdk.archive import Archive
 from finmaas_platform.sdk.audit_events import AuditEvents
@@ -67,6 +68,8 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.endpoints = Endpoints(self._transport)
         self.policies = Policies(self._transport)
+        self.allowances = Allowances(self._transport)
+        self.prices = Prices(self._transport)
         self.usage = Usage(self._transport)
         self.archive = Archive(self._transport)
         self.audit = AuditEvents(self._transport)

@@ -26,3 +26,8 @@ class Projects:
     def get(self, ref: str) -> Project:
         """One project by `tenant/project`; NotFound."""
         return Project.model_validate(self._http.get(f"/projects/{ref}"))
+
+    def update(self, ref: str, *, cost_centre: str, if_match: int | None = None) -> Project:
+        """Sets the cost centre that usage is booked to; empty: the tenant's."""
+        change = {"cost_centre": cost_centre}
+        return Project.model_validate(self._http.write("PATCH", f"/projects/{ref}", change, if_match=if_match))

@@ -29,8 +29,21 @@ class Tenants:
         return Tenant.model_validate(self._http.get(f"/tenants/{name}"))
 
     def update(
-        self, name: str, *, state: str | None = None, display_name: str | None = None, if_match: int | None = None
+        self,
+        name: str,
+        *,
+        state: str | None = None,
+        display_name: str | None = None,
+        time_zone: str | None = None,
+        fiscal_day: int | None = None,
+        currency: str | None = None,
+        cost_centre: str | None = None,
+        if_match: int | None = None,
     ) -> Tenant:
-        """Changes what is given; `state` is active, frozen or closed."""
-        change = {key: value for key, value in (("state", state), ("display_name", display_name)) if value is not None}
+        """Changes what is given; `state` is active, frozen or closed, `fiscal_day` the day on which months begin."""
+        given = {
+            "state": state, "display_name": display_name, "time_zone": time_zone, "fiscal_day": fiscal_day,
+            "currency": currency, "cost_centre": cost_centre,
+        }  # fmt: skip
+        change = {key: value for key, value in given.items() if value is not None}
         return Tenant.model_validate(self._http.write("PATCH", f"/tenants/{name}", change, if_match=if_match))

@@ -221,6 +221,9 @@ def count_lines(session: Session, batch_id: str) -> tuple[int, int, int]:
     return int(pending), int(done), int(failed)
 
 
+_FREE = {"reasoning_tokens": 0, "cost_nano": 0}
+
+
 def charge_once(session: Session, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Usage records as they count: of several answers to one line of a batch, one.
 
@@ -244,7 +247,7 @@ def _charge(session: Session, record: Mapping[str, Any]) -> Mapping[str, Any]:
     assert isinstance(claimed, CursorResult)
     if claimed.rowcount or not session.scalar(select(BatchLineRow.charged).where(*line)):  # unscoped: gateways report
         return record
-    return {**record, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "finish": "repeated"}
+    return {**record, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "finish": "repeated", **_FREE}
 
 
 def refuse_batch(session: Session, row: BatchRow, now: datetime, faults: Iterable[Fault]) -> dict[str, Any]:

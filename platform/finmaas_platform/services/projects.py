@@ -35,6 +35,17 @@ def select_projects(session: Session, caller: Caller, tenant: str | None = None)
     return query if tenant is None else query.where(ProjectRow.tenant_id == get_tenant(session, caller, tenant).id)
 
 
+def update_project(session: Session, caller: Caller, now: datetime, row: ProjectRow, cost_centre: str) -> None:
+    """Sets the cost centre that usage is booked to from now on; its tenant's admins only."""
+    caller.require(Role.TENANT_ADMIN)
+    before = {"cost_centre": row.cost_centre}
+    row.cost_centre = cost_centre
+    if before["cost_centre"] != cost_centre:
+        session.flush()
+        after = {"cost_centre": cost_centre}
+        record_audit(session, caller, now, "project.update", row.id, before, after, tenant_id=row.tenant_id)
+
+
 def create_project(
     session: Session, caller: Caller, now: datetime, tenant: str, name: str, display_name: str
 ) -> ProjectRow:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select, or_, select, update
 from sqlalchemy.orm import Session
 
+from finmaas_platform.db.allowances import AllowanceRow, PriceRow
 from finmaas_platform.db.api_keys import ApiKeyRow
 from finmaas_platform.db.endpoints import EndpointRow
 from finmaas_platform.db.grants import GrantRow
@@ -49,6 +50,9 @@ def build_snapshot(session: Session, now: datetime, replica_secret: str) -> dict
         "keys": [_show_key(row) for row in _live_keys(session, now)],
         "routes": [_show_route(row) for row in _live_endpoints(session)],
         "policies": [_show_policy(row) for row in session.scalars(_all_policies())],
+        "allowances": [_show_allowance(row) for row in session.scalars(_all_allowances())],
+        "prices": [describe_price(row) for row in session.scalars(_all_prices())],
+        "calendars": [_show_calendar(row) for row in session.scalars(_all_tenants())],
         "grants": [{"project_id": row.project_id, "endpoint_id": row.endpoint_id} for row in _live_grants(session)],
     }
 
@@ -78,6 +82,48 @@ def _live_grants(session: Session) -> list[GrantRow]:
 
 def _all_policies() -> Select[PolicyRow]:
     return select(PolicyRow).order_by(PolicyRow.project_id)  # unscoped: as above
+
+
+def _all_allowances() -> Select[AllowanceRow]:
+    return select(AllowanceRow).order_by(AllowanceRow.id)  # unscoped: as above
+
+
+def _all_prices() -> Select[PriceRow]:
+    return select(PriceRow).order_by(PriceRow.id)  # unscoped: as above
+
+
+def _all_tenants() -> Select[TenantRow]:
+    return select(TenantRow).order_by(TenantRow.id)  # unscoped: as above
+
+
+def _show_allowance(row: AllowanceRow) -> dict[str, Any]:
+    return {
+        "allowance_id": row.id,
+        "tenant_id": row.tenant_id,
+        "scope": row.scope,
+        "scope_id": row.scope_id,
+        "model": row.model,
+        "unit": row.unit,
+        "window": row.window_kind,
+        "limit": row.amount,
+        "currency": row.currency,
+        "label": f"{row.scope} {row.label}" if row.scope != "key" else row.label,
+    }
+
+
+def describe_price(row: PriceRow) -> dict[str, Any]:
+    """A price as gateways and audit events tell it."""
+    names = ("model", "currency", "valid_from", "input_nano", "cached_nano", "output_nano", "reasoning_nano")
+    return {name: getattr(row, name) for name in names}
+
+
+def _show_calendar(row: TenantRow) -> dict[str, Any]:
+    return {
+        "tenant_id": row.id,
+        "time_zone": row.time_zone,
+        "fiscal_day": row.fiscal_day,
+        "currency": row.currency,
+    }
 
 
 def _show_policy(row: PolicyRow) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import NotFound
 from finmaas_core.ids import new_id
+from finmaas_core.prices import check_currency
+from finmaas_core.windows import check_fiscal_day, get_zone
 from finmaas_platform.db.base import insert_unique
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
@@ -57,18 +61,35 @@ def update_tenant(
     *,
     state: TenantState | None = None,
     display_name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Changes state or display name. Conflict for a transition that does not exist; platform-admins only."""
+    """Changes state, display name, or how its money and time are reckoned (`settings`, by column).
+
+    Conflict for a transition that does not exist; platform-admins only.
+    """
     caller.require()
-    before = {"state": row.state, "display_name": row.display_name}
+    before = _describe(row)
     if state is not None:
         check_transition(row.name, TenantState(row.state), state)
         row.state = state.value
     row.display_name = display_name if display_name is not None else row.display_name
-    after = {"state": row.state, "display_name": row.display_name}
+    for name, value in (settings or {}).items():
+        setattr(row, name, _CHECKS[name](value))
+    after = _describe(row)
     if after == before:
         return
-    if after["state"] != before["state"]:
-        bump_snapshot(session)  # a frozen tenant's keys leave the gateways
+    bump_snapshot(session)  # a frozen tenant's keys leave the gateways, a new calendar comes to them
     session.flush()
     record_audit(session, caller, now, "tenant.update", row.id, before, after, tenant_id=row.id)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "time_zone": lambda name: get_zone(name).key,
+    "fiscal_day": check_fiscal_day,
+    "currency": check_currency,
+    "cost_centre": str,
+}
+
+
+def _describe(row: TenantRow) -> dict[str, Any]:
+    return {"state": row.state, "display_name": row.display_name, **{name: getattr(row, name) for name in _CHECKS}}

@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session
 from finmaas_core.errors import Conflict
 from finmaas_core.ids import new_id
 from finmaas_platform.db.endpoints import EndpointRow
+from finmaas_platform.db.ledger import LedgerGatewayRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.db.usage_records import UsageRecordRow
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.batches import charge_once
+from finmaas_platform.services.ledger import settle
 from finmaas_platform.services.projects import get_project
 
 
@@ -42,10 +44,21 @@ def store_usage(session: Session, gateway_id: str, records: Sequence[Mapping[str
     if not records:
         return _find_last(session, gateway_id)
     records = charge_once(session, records)
-    _check_repeats(session, gateway_id, {record["seq"]: record["request_id"] for record in records})
+    # Deliveries of one gateway come one after the other, so that none is settled twice.
+    session.get(LedgerGatewayRow, gateway_id, with_for_update=True)
+    known = _check_repeats(session, gateway_id, {record["seq"]: record["request_id"] for record in records})
+    settle(session, gateway_id, (record for record in records if record["seq"] not in known))
+    centres = _cost_centres(session, {record["project_id"] for record in records})
     is_postgres = session.get_bind().dialect.name == "postgresql"
     insert = postgresql.insert(UsageRecordRow) if is_postgres else sqlite.insert(UsageRecordRow)
-    values = [{**record, "id": new_id("usage_record"), "gateway_id": gateway_id} for record in records]
+    values = [
+        {name: value for name, value in record.items() if name not in ("charges", "epoch")}
+        | {"id": new_id("usage_record"), "gateway_id": gateway_id, "cost_centre": centres.get(record["project_id"], "")}
+        for record in records
+        if record["seq"] not in known
+    ]
+    if not values:
+        return max(int(record["seq"]) for record in records)
     session.execute(insert.on_conflict_do_nothing(), values)
     return max(int(record["seq"]) for record in records)
 
@@ -78,18 +91,28 @@ def _find_last(session: Session, gateway_id: str) -> int:
     return session.scalar(last) or 0
 
 
-def _check_repeats(session: Session, gateway_id: str, requests: Mapping[int, str]) -> None:
+def _check_repeats(session: Session, gateway_id: str, requests: Mapping[int, str]) -> set[int]:
+    """The numbers that were delivered before."""
+    seen: set[int] = set()
     known = session.execute(
         select(UsageRecordRow.seq, UsageRecordRow.request_id).where(  # unscoped: gateways report for all tenants
             UsageRecordRow.gateway_id == gateway_id, UsageRecordRow.seq.in_(requests)
         )
     )
     for seq, request_id in known:
+        seen.add(seq)
         if requests[seq] != request_id:
             raise Conflict(
                 f"record {seq} of gateway {gateway_id} is already another request's; a gateway whose spool was lost "
                 "needs a new gateway_id"
             )
+    return seen
+
+
+def _cost_centres(session: Session, project_ids: set[str]) -> dict[str, str]:
+    """The cost centre of each project now, or else its tenant's: a record keeps it, whatever is renamed later."""
+    rows = session.scalars(select(ProjectRow).where(ProjectRow.id.in_(project_ids)))  # unscoped: as above
+    return {row.id: row.cost_centre or row.tenant.cost_centre for row in rows}
 
 
 def _endpoint_ids(endpoint: str) -> Select[str]:

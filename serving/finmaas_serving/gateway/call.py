@@ -20,11 +20,11 @@ from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import Course
 from finmaas_serving.gateway.errors import Problem, problem_of
-from finmaas_serving.gateway.journey import Journey
-from finmaas_serving.gateway.shapes import Screen, Shape
+from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
+from finmaas_serving.gateway.spending import Spending
 from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import Usage
+from finmaas_serving.gateway.sse import StreamRewriter, Usage
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -56,7 +56,7 @@ class Client(Protocol):
         """Sends the last bytes of a stream that cannot be completed, and closes."""
 
 
-class Call(Journey):
+class Call(Spending):
     """A call of a model; lives from the whole request to the last byte of the answer."""
 
     __slots__ = (
@@ -102,6 +102,8 @@ class Call(Journey):
         self._content_type = wire.JSON
         self._counted_by = ""
         self._streaming = False  # the client has the head of a stream
+        self._hold = None
+        self._upstream_ended = False
         self._recorded = True  # nothing to record until room is set aside
 
     def start(self) -> None:
@@ -116,7 +118,7 @@ class Call(Journey):
             return
         if self._due is not None:
             self._timer = self._gateway.loop.call_at(self._due, self._too_late)
-        self._enter()
+        self._pay_and_enter()
 
     @property
     def runs(self) -> bool:
@@ -162,6 +164,9 @@ class Call(Journey):
         if self._rewriter is not None and self._rewriter.done:
             self._complete_stream()
             return
+        if self._is_kept_back():
+            self._upstream_ended = True
+            return
         if not answered and self._here < self._gateway.limits.attempts:
             if reused:  # a kept connection may just have been closed for its age
                 self._attempt()
@@ -192,6 +197,7 @@ class Call(Journey):
         self._deadline = self._gateway.loop.time() + self._gateway.limits.gap_s
         if status == 200 and self._body.stream and self._content_type.startswith(b"text/event-stream"):
             self._rewriter = self._shape.rewriter(self._target.model_name, self._body, self._screen)
+            self._limit(self._rewriter)
 
     def upstream_body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -208,8 +214,11 @@ class Call(Journey):
             return
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
+        self._pass_on(rewriter, data)
+
+    def _pass_on(self, rewriter: Rewriter, data: bytes, *, cut: bool = False) -> None:
         try:
-            out = rewriter.feed(data)
+            out = rewriter.cut() if cut and isinstance(rewriter, StreamRewriter) else rewriter.feed(data)
         except Corrupt as error:
             self._drop(error.message)
             return
@@ -222,10 +231,14 @@ class Call(Journey):
             return
         if out:
             self._forward(out)
-        if withheld and self._exchange is not None:  # the engine need not go on
+        if (withheld or cut) and self._exchange is not None:  # the engine need not go on
             self._exchange.cancel()
             self._exchange = None
             self._complete_stream()
+        elif cut:
+            self._complete_stream()
+        elif self._hold is not None:
+            self._keep_ahead(rewriter)
 
     def upstream_whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None:
         content_type = headers.get(b"content-type", wire.JSON)
@@ -246,6 +259,8 @@ class Call(Journey):
         if self._rewriter is not None:
             if self._rewriter.done:
                 self._complete_stream()
+            elif self._is_kept_back():
+                self._upstream_ended = True
             elif not self._recorded:
                 self._fail(errors.upstream_failed("its stream ended before it was complete"))
         elif not self._recorded:
@@ -254,7 +269,8 @@ class Call(Journey):
     def _forward(self, data: bytes) -> None:
         if not self._streaming:
             self._streaming = True
-            self._client.start_stream(self._content_type, self._answered_by())
+            headers = (*self._answered_by(), *self._allowance_headers())
+            self._client.start_stream(self._content_type, headers)
         self._client.send(data)
 
     def _complete_stream(self) -> None:
@@ -285,8 +301,9 @@ class Call(Journey):
             return
         self._ttft = time.monotonic() - self._started
         withheld = self._screen is not None and self._screen.withheld is not None
+        headers = self._answered_by() if self._hold is None else (*self._answered_by(), *self._allowance_headers())
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
-            self._client.respond(200, self._content_type, body, self._answered_by())
+            self._client.respond(200, self._content_type, body, headers)
 
     def _again_after(self, status: int) -> bool:
         """Whether a refusal of the engine is answered by another replica or target; both see the request anew."""
@@ -344,6 +361,7 @@ class Call(Journey):
     def _withdraw(self) -> None:
         """Ends a call that no replica was asked for: there is nothing to record."""
         self._recorded = True
+        self._let_go()
         self._leave_lane()
         self._stop_timer()
         self._gateway.running -= 1
@@ -395,7 +413,7 @@ class Call(Journey):
         usage = self._rewriter.usage if self._rewriter is not None else self._usage
         count = usage or (self._rewriter.estimate if self._rewriter is not None else Usage())
         key, route = self._key, self._route
-        return UsageRecord(
+        record = UsageRecord(
             request_id=self._request_id,
             at=datetime.fromtimestamp(self._at, UTC),
             key_id=key.key_id,
@@ -419,3 +437,5 @@ class Call(Journey):
             claims=self._screen.claims[:MAX_CLAIMS] if self._screen is not None else [],
             counted_by=self._counted_by or ("engine" if usage is not None else "gateway"),
         )
+        self._charge(record, count)
+        return record

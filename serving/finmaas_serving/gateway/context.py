@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.allowances import Book
 from finmaas_serving.gateway.cache import AnswerCache
 from finmaas_serving.gateway.canary import CanaryWatch, Outcome
 from finmaas_serving.gateway.external import OutsideBook
@@ -80,6 +81,7 @@ class Gateway:
     outside: OutsideBook = field(init=False)
     shadows: set[Call] = field(default_factory=set)  # copies on their way, which no client waits for
     cache: AnswerCache = field(default_factory=AnswerCache)
+    allowances: Book = field(default_factory=Book)
     tally: Tally = field(default_factory=Tally)
     archive: Archive | None = None
     tracing: Tracing | None = None

@@ -48,6 +48,7 @@ class Problem:
     param: str | None = None
     retry_after_s: int | None = None
     allow: str | None = None  # the methods of a 405
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self) -> bytes:
         """`{"error": {"message", "type", "param", "code"}}`, as OpenAI clients read it."""
@@ -65,11 +66,12 @@ def problem_of(error: FinmaasError) -> Problem:
     details: dict[str, Any] = error.details
     return Problem(
         status=status,
-        type=kind,
+        type=details.get("openai_type") or kind,
         code=details.get("openai_code", code),
         message=error.message,
         param=details.get("param"),
         retry_after_s=details.get("retry_after_s"),
+        headers=details.get("headers", ()),
     )
 
 

@@ -18,6 +18,7 @@ from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_core.home import read_secret
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.ledger import Ledger
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.replicas import parse_replicas
 
@@ -200,4 +201,6 @@ def start_feeds(
         "spool": partial(sync_spool, gateway.spool, gateway.loop),
         "sweep": partial(sweep, gateway),
     }
+    ledger = Ledger(gateway, f"{gateway_id}.{gateway.spool.spool_id}", api)
+    steps |= {"ledger": ledger.open, "ledger_calls": ledger.ask, "recalls": ledger.answer_recalls}
     return [asyncio.create_task(keep_going(name, step), name=name) for name, step in steps.items()]

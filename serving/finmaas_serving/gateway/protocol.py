@@ -273,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
         self._respond(status, content_type, body, extra)
 
     def refuse(self, problem: Problem) -> None:
-        headers = []
+        headers = list(problem.headers)
         if problem.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % problem.retry_after_s))
         if problem.allow is not None:

@@ -13,7 +13,7 @@ from finmaas_serving.gateway.body import CallBody, read_fields, read_plain_call
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.named_events import NamedEventRewriter
 from finmaas_serving.gateway.remote import check_tools, refuse_remote
-from finmaas_serving.gateway.sse import PromptDetails, Usage
+from finmaas_serving.gateway.sse import CompletionDetails, PromptDetails, Usage
 
 _NOTHING = (b"null", b"false")
 _STORED = {
@@ -44,7 +44,8 @@ class ResponseUsage(msgspec.Struct):
     def as_usage(self) -> Usage:
         """The same in the gateway's words."""
         details = PromptDetails(cached_tokens=self.input_tokens_details.cached_tokens)
-        return Usage(self.input_tokens, self.output_tokens, details)
+        reasoning = CompletionDetails(self.output_tokens_details.reasoning_tokens)
+        return Usage(self.input_tokens, self.output_tokens, details, reasoning)
 
 
 class _Answer(msgspec.Struct):

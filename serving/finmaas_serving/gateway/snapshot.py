@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from finmaas_core.errors import Corrupt, Unavailable
+from finmaas_core.prices import Price, index_prices
 from finmaas_serving.gateway.lanes import Terms
 from finmaas_serving.gateway.screen import BrokenGuard, GuardBook
 from finmaas_serving.gateway.traffic import Traffic
@@ -96,6 +97,45 @@ class Grant(msgspec.Struct, frozen=True):
     endpoint_id: str
 
 
+class Allowance(msgspec.Struct, frozen=True):
+    """What may be spent in a window: by a tenant, a project, a key, or (scope `model`) by everybody at one endpoint.
+
+    `model` is an endpoint's full name, or empty: every endpoint. `limit` counts nano-units for money.
+    """
+
+    allowance_id: str
+    tenant_id: str
+    scope: str
+    scope_id: str
+    model: str
+    unit: str
+    window: str
+    limit: int
+    currency: str = ""
+    label: str = ""
+
+
+class PriceEntry(msgspec.Struct, frozen=True):
+    """What tokens of a model (full name, or `*`) cost from a day on, in nano-units for a million."""
+
+    model: str
+    currency: str
+    valid_from: str
+    input_nano: int
+    cached_nano: int
+    output_nano: int
+    reasoning_nano: int
+
+
+class Calendar(msgspec.Struct, frozen=True):
+    """In which zone a tenant's days begin, on which day its months, and what money it pays in."""
+
+    tenant_id: str
+    time_zone: str = "UTC"
+    fiscal_day: int = 1
+    currency: str = "CNY"
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The guardrail policy of a project; `digest` tells whether it changed."""
 
@@ -117,6 +157,9 @@ class Document(msgspec.Struct, frozen=True):
     archive_key: str = ""
     tenants: tuple[TenantTerms, ...] = ()
     providers: tuple[Provider, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
+    prices: tuple[PriceEntry, ...] = ()
+    calendars: tuple[Calendar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +178,9 @@ class Snapshot:
     weights: dict[str, float] = field(default_factory=dict)  # of tenants, where it is not 1
     staleness: dict[str, float] = field(default_factory=dict)  # of tenants that bound it, in seconds
     strictest_s: float = math.inf  # the least of those
+    allowances: tuple[Allowance, ...] = ()
+    prices: dict[tuple[str, str], list[Price]] = field(default_factory=dict)
+    calendars: dict[str, Calendar] = field(default_factory=dict)
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
@@ -161,7 +207,14 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         {one.tenant_id: one.weight for one in document.tenants},
         staleness,
         min(staleness.values(), default=math.inf),
+        document.allowances,
+        index_prices((one.model, one.currency, _price(one)) for one in document.prices),
+        {one.tenant_id: one for one in document.calendars},
     )
+
+
+def _price(one: PriceEntry) -> Price:
+    return Price(one.valid_from, one.input_nano, one.cached_nano, one.output_nano, one.reasoning_nano)
 
 
 def _visible(document: Document) -> dict[str, dict[str, Route]]:

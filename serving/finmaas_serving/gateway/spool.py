@@ -65,6 +65,11 @@ class UsageRecord(msgspec.Struct):
     target_id: str | None = None  # the endpoint or outside provider that was asked last
     traffic: str = ""  # split | canary | shadow | fallback | external; empty: the endpoint has no traffic plan
     attempts: int = 1
+    reasoning_tokens: int = 0  # part of the completion's
+    cost_nano: int | None = None  # at the price valid that day; None where there is no price
+    currency: str | None = None
+    epoch: int = 0  # of the slices below
+    charges: list[tuple[int, int]] = []  # (slice, amount) for the ledger to settle
     claims: list[str] = []  # digests of the claims of provenance in the answer; the first few
 
 

@@ -21,11 +21,16 @@ _NUMBER = rb'"[a-z_]+":(?:\d+|null)'
 _FLAT = rb"\{(?:%b(?:,%b)*)?\}" % (_NUMBER, _NUMBER)
 _FIELD = rb'"[a-z_]+":(?:\d+|null|%b)' % _FLAT
 _USAGE = re.compile(rb',"usage":(\{%b(?:,%b)*\}|null)(?=[,}])' % (_FIELD, _FIELD))
+_DIGITS = re.compile(rb"\s*(\d+)")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
 
 
 class Usage(msgspec.Struct):
@@ -34,6 +39,12 @@ class Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+    @property
+    def reasoning_tokens(self) -> int:
+        details = self.completion_tokens_details
+        return (details.reasoning_tokens or 0) if details else 0
 
     @property
     def cached_tokens(self) -> int:
@@ -64,7 +75,9 @@ class StreamRewriter:
     __slots__ = (
         "_by_choice",
         "_choices",
+        "_ended",
         "_from",
+        "_kept",
         "_last",
         "_samples",
         "_screen",
@@ -75,6 +88,9 @@ class StreamRewriter:
         "_total",
         "done",
         "failed",
+        "limit",
+        "output",
+        "over",
     )
 
     def __init__(
@@ -101,9 +117,16 @@ class StreamRewriter:
         self._by_choice: dict[int, Usage] = {}
         self.done = False  # the engine said [DONE]
         self.failed = False  # the engine reported an error inside the stream
+        self.limit: int | None = None  # tokens of the answer that may pass
+        self.output = 0  # tokens that have passed, while there is a limit
+        self.over = False  # the next event would pass the limit; it and what follows is kept back
+        self._kept: list[bytes] = []
+        self._ended: set[int] = set()  # choices that have their finish_reason
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for the client that are complete now; part of an event is kept back."""
+        if self.limit is not None:
+            return self._feed_limited(data)
         if self._tail:
             data = self._tail + data
         end = data.rfind(b"\n\n")
@@ -116,6 +139,64 @@ class StreamRewriter:
         if data.find(b"\n\n", 0, end) < 0:
             return self._event(data[:end])
         return b"".join([self._event(event) for event in data[:end].split(b"\n\n")])
+
+    def cut(self) -> bytes:
+        """Ends the answer where its limit is, as the engine does for `max_tokens`: with `finish_reason: length`."""
+        event = self._kept[0] if self._kept else b""
+        self._kept, self.over, self.limit = [], False, None
+        fields = _FIELDS.decode(event[6:])
+        fields.pop("usage", None)
+        body = b'"text":""' if b"text_completion" in bytes(fields.get("object", b"")) else b'"delta":{}'
+        choices = [
+            b'{"index":%d,%b,"logprobs":null,"finish_reason":"length"}' % (index, body)
+            for index in range(self._choices)
+            if index not in self._ended
+        ]
+        fields["choices"] = msgspec.Raw(b"[" + b",".join(choices) + b"]")
+        out = [self._data(b"data: " + msgspec.json.encode(fields))]
+        usage = self.usage
+        if usage is not None and self._show_usage and not self.done:
+            fields["choices"] = msgspec.Raw(b"[]")
+            total = usage.prompt_tokens + (usage.completion_tokens or 0)
+            fields["usage"] = msgspec.Raw(msgspec.json.encode({**msgspec.to_builtins(usage), "total_tokens": total}))
+            out.append(self._data(b"data: " + msgspec.json.encode(fields)))
+        out.append(self._event(DONE))
+        return b"".join(out)
+
+    def _feed_limited(self, data: bytes) -> bytes:
+        """The same, event by event: none passes that would make the answer longer than its limit."""
+        data = self._tail + data
+        end = data.rfind(b"\n\n")
+        if end < 0 and len(data) > MAX_EVENT_BYTES:
+            raise Corrupt("an event of the stream has no end")
+        self._tail = data[end + 2 :] if end >= 0 else data
+        events = self._kept + (data[:end].split(b"\n\n") if end >= 0 else [])
+        self._kept, self.over = [], False
+        out: list[bytes] = []
+        for place, event in enumerate(events):
+            length = self._length_after(event)
+            if self.limit is not None and length > self.limit:
+                self._kept, self.over = events[place:], True
+                break
+            self.output = max(self.output, length)
+            out.append(self._event(event))
+        return b"".join(out)
+
+    def _length_after(self, event: bytes) -> int:
+        """Tokens of the answer once this event has passed; 0 when it tells none."""
+        at = event.rfind(b'"completion_tokens":')
+        if at < 0 or b'"choices":[]' in event:
+            return 0
+        count = _DIGITS.match(event, at + 20)
+        length = int(count[1]) if count is not None else 0
+        if self._choices <= 1:
+            return length
+        choices = _decode(event).choices
+        if b'"finish_reason":"' in event:
+            self._ended.update(choice.index for choice in choices)
+        seen = {choice.index for choice in choices}
+        others = (usage.completion_tokens or 0 for index, usage in self._by_choice.items() if index not in seen)
+        return length + sum(others)
 
     @property
     def usage(self) -> Usage | None:
