@@ -288,6 +288,9 @@ class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        if not self.path.startswith("/api/v1/gateway/usage"):
+            self._answer({})
+            return
         self._answer({"accepted_through": int(body.rpartition(b'"seq":')[2].partition(b"}")[0])})
 
     def log_message(self, *args: Any) -> None:

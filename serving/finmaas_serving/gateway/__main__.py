@@ -20,6 +20,7 @@ def main() -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every poll
     gc.collect()
     gc.freeze()  # what the imports made stays; collections look only at what requests make
+    gc.set_threshold(20_000, 20, 20)  # and requests free nearly all of it themselves: cycles are rare
     try:
         uvloop.run(serve(load_settings()))
     except FinmaasError as error:
