@@ -1,6 +1,8 @@
-"""Importing a million rows into a version with all reports, and listing 10,000 × 20 versions.
+"""Importing a million rows into a version with all reports, and listing 10,000 × 20 versions; part of bench_registry.
 
-    python tests/benchmarks/bench_datasets.py [--rows 1000000] [--only import|lists] [--out build/bench/registry.json]
+    import_rows_per_s, import_peak_mb   a JSONL file to a committed version
+    near_duplicate_recall               planted pairs of Jaccard 0.8 or more that its report has in one group
+    list_p99_ms                         the slowest question about 10,000 datasets and models of 20 versions
 
 Rows are random, of 200 bytes, never seen before, with near-duplicates and personal data planted in known numbers. The
 import is the control plane's own: body spooled, converted by other processes, stored with fsync, committed. Memory is
@@ -9,7 +11,6 @@ the proportional share (PSS) of all processes together. Lists are asked of a run
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -26,6 +27,8 @@ from typing import Any
 
 import httpx
 import psutil
+from figures import Figures
+from integration_helpers import find_port_block
 
 from finmaas_core.home import read_secret
 from finmaas_core.ids import new_id
@@ -72,8 +75,28 @@ def write_rows(path: Path, rows: int) -> tuple[list[tuple[int, int]], int]:
     return pairs, phones
 
 
-def measure_import(folder: Path, rows: int) -> dict[str, Any]:
+def measure_import(figures: Figures, rows: int) -> bool:
     """One import from a file to a committed version."""
+    with tempfile.TemporaryDirectory(prefix="fm-bench-") as folder:
+        found = _import(Path(folder), rows)
+    how = f"{rows:,} unseen rows of {ROW_BYTES} bytes, JSONL, all reports, spool to commit with fsync"
+    met = [
+        figures.add("import_rows_per_s", found.pop("rows_per_s"), how=how, at_least=100_000, **found),
+        figures.add("import_peak_mb", found["peak_mb"], how="PSS of all processes together", at_most=1000),
+        figures.add("near_duplicate_recall", found["recall"], how="planted pairs, exact Jaccard ≥ 0.8", at_least=0.99),
+    ]
+    return all(met)
+
+
+def measure_lists(figures: Figures) -> bool:
+    """The 99th percentile of each question, over HTTP; the figure is the slowest one's."""
+    with tempfile.TemporaryDirectory(prefix="fm-bench-") as folder:
+        asked = _ask_lists(Path(folder))
+    how = f"{NAMES:,} datasets and models × {VERSIONS} versions, HTTP, SQLite, {REQUESTS} requests a question"
+    return figures.add("list_p99_ms", max(asked.values()), how=how, at_most=50, questions=asked)
+
+
+def _import(folder: Path, rows: int) -> dict[str, Any]:
     source = folder / "rows.jsonl"
     pairs, phones = write_rows(source, rows)
     deps = build_deps(Settings(home=folder / "home"), MemoryCluster())
@@ -91,40 +114,37 @@ def measure_import(folder: Path, rows: int) -> dict[str, Any]:
     recalled = sum(one in grouped and grouped[one] == grouped.get(other, -1) for one, other in pairs)
     found = {(one["column"], one["rule"]): one["rows"] for one in report["privacy"]["findings"]}
     return {
-        "import_rows_per_s": round(rows / wall_s),
-        "import_peak_mb": round(memory.peak_bytes / 1e6),
-        "near_duplicate_recall": round(recalled / len(pairs), 4),
-        "import": {
-            "rows": rows,
-            "bytes": source.stat().st_size,
-            "wall_s": round(wall_s, 2),
-            "cpu_s": round(cpu_s, 2),
-            "rows_per_cpu_s": round(rows / cpu_s),
-            "planted_pairs": len(pairs),
-            "groups": report["near_duplicates"]["groups"],
-            "phones_planted": phones,
-            "phones_found": found.get(("text", "cn_mobile"), 0),
-            "stored_bytes": version.size_bytes,
-        },
+        "rows_per_s": round(rows / wall_s),
+        "peak_mb": round(memory.peak_bytes / 1e6),
+        "recall": round(recalled / len(pairs), 4),
+        "wall_s": round(wall_s, 2),
+        "cpu_s": round(cpu_s, 2),
+        "rows_per_cpu_s": round(rows / cpu_s),
+        "planted_pairs": len(pairs),
+        "groups": report["near_duplicates"]["groups"],
+        "phones_planted": phones,
+        "phones_found": found.get(("text", "cn_mobile"), 0),
+        "stored_bytes": version.size_bytes,
     }
 
 
-def measure_lists(folder: Path) -> dict[str, Any]:
-    """The 99th percentile of each question about 10,000 datasets and models of 20 versions each, over HTTP."""
-    settings = Settings(home=folder / "lists", port_base=27100)
+def _ask_lists(folder: Path) -> dict[str, float]:
+    settings = Settings(home=folder / "lists", port_base=find_port_block(first=27100))
     deps = build_deps(settings, MemoryCluster())
     _fill(deps)
     env = {**os.environ, "FINMAAS_HOME": str(settings.home), "FINMAAS_PORT_BASE": str(settings.port_base)}
-    with subprocess.Popen([sys.executable, "-m", "finmaas_platform.control_plane"], env=env) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, "-m", "finmaas_platform.control_plane"], env=env, stdout=quiet, stderr=quiet
+    ) as process:
         try:
             headers = {"Authorization": f"Bearer {read_secret(settings.paths.admin_token)}"}
             url = f"{settings.api_url}/api/v1"
             with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
                 _wait(client)
-                by_question = {name: _percentile(client, ask) for name, ask in _questions().items()}
+                return {name: _percentile(client, ask) for name, ask in _questions().items()}
         finally:
             process.terminate()
-    return {"list_p99_ms": max(by_question.values()), "lists": by_question}
 
 
 class PeakMemory:
@@ -235,6 +255,9 @@ def _questions() -> dict[str, Callable[[httpx.Client, int], httpx.Response]]:
         asked[f"{noun} versions"] = lambda c, n, base=base: c.get(f"{base}-{n * 37 % NAMES}/versions")
         asked[f"{noun} version"] = lambda c, n, base=base: c.get(f"{base}-{n * 37 % NAMES}/versions/{1 + n % VERSIONS}")
         asked[f"{noun} unknown name"] = lambda c, n, base=base: c.get(f"{base}{n}")
+    asked["models alias move"] = lambda c, n: c.put(
+        f"/models/default/default/model-{n * 37 % NAMES}/aliases/canary", json={"version": str(1 + n % VERSIONS)}
+    )
     return asked
 
 
@@ -242,8 +265,9 @@ def _percentile(client: httpx.Client, ask: Callable[[httpx.Client, int], httpx.R
     times = []
     for number in range(REQUESTS):
         start = time.perf_counter()
-        ask(client, number)
+        answer = ask(client, number)
         times.append(time.perf_counter() - start)
+        assert answer.status_code in (200, 201, 404), answer.text
     return round(statistics.quantiles(times, n=100)[98] * 1000, 1)
 
 
@@ -256,26 +280,3 @@ def _wait(client: httpx.Client) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     raise TimeoutError("the control plane did not answer")
-
-
-def main() -> int:
-    """Adds the figures to the JSON and prints them."""
-    parser = argparse.ArgumentParser(description="Imports with reports, and lists.")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("import", "lists"))
-    parser.add_argument("--out", type=Path, default=Path("build/bench/registry.json"))
-    given = parser.parse_args()
-    report: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    with tempfile.TemporaryDirectory(prefix="fm-bench-") as folder:
-        if given.only != "lists":
-            report |= measure_import(Path(folder), given.rows)
-        if given.only != "import":
-            report |= measure_lists(Path(folder))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,7 @@
                                   and sha256sum of the same bytes on the same disk, both with fsync
     s3_push_ratio, s3_pull_ratio  the store's S3 adapter against boto3's transfer and rclone, each with its own process
     resend_ratio                  one of 100 tensors changed: bytes sent over that tensor's bytes
+    import_*, list_*              see bench_datasets.py
 
 Every round takes fresh random bytes and runs both sides one after the other, in turn first; the figure is the median of
 the ratios of rounds. `cold` rounds drop the page cache before each side, where this process may.
@@ -29,6 +30,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
+from bench_datasets import measure_import, measure_lists
 from bench_registry_s3 import measure_s3
 from figures import Figures
 from integration_helpers import find_port_block
@@ -47,6 +49,8 @@ def main() -> int:
     parts: dict[str, Callable[[], bool]] = {
         "folder": lambda: measure_folder(figures, options.megabytes, options.rounds),
         "s3": lambda: measure_s3(figures, options.megabytes, options.rounds),
+        "import": lambda: measure_import(figures, options.rows),
+        "lists": lambda: measure_lists(figures),
     }
     met = [run() for name, run in parts.items() if options.only in ("", name)]
     return 0 if all(met) else 1
@@ -56,7 +60,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", choices=["", "folder", "s3"])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--only", default="", choices=["", "folder", "s3", "import", "lists"])
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Conflict, NotFound
 from finmaas_core.ids import new_id
+from finmaas_platform.db.blobs import VersionBlobRow
 from finmaas_platform.db.datasets import DatasetReportRow, DatasetRow, DatasetVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
@@ -163,6 +164,9 @@ def _keep_report(session: Session, now: datetime, row: DatasetVersionRow, made: 
     report = session.get(DatasetReportRow, row.id)  # unscoped: of a version that was found in scope or just made
     report = report or DatasetReportRow(version_id=row.id, tenant_id=row.tenant_id)
     if report.index_digest != made.index.sha256:
+        old = session.get(VersionBlobRow, (row.id, report.index_digest or ""))  # unscoped: of this version
+        if old is not None:
+            session.delete(old)
         index_version(session, row.tenant_id, "dataset_index", row.id, [made.index])
     report.report, report.index_digest, report.index_size = made.report, made.index.sha256, made.index.size
     session.add(report)
