@@ -93,8 +93,13 @@ build/peers/portkey/.installed: tests/benchmarks/peers/portkey/package-lock.json
 bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
 	$(RUN)/python tests/benchmarks/bench_masking.py
 
-bench-registry: setup $(BENCH_REGISTRY) ## push, pull, second version, S3 against boto3 and rclone (ARGS="--megabytes 200")
+bench-registry: setup build/bench-venv/.installed ## push, pull, second version, S3 against boto3 and rclone (ARGS="--megabytes 200")
 	$(RUN)/python tests/benchmarks/bench_registry.py $(ARGS)
+
+build/bench-venv/.installed: requirements/bench.txt
+	$(RUN)/uv venv --quiet --allow-existing build/bench-venv
+	$(RUN)/uv pip install --quiet --python build/bench-venv/bin/python --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
 
 bench-serving: setup ## bare vLLM, the replica's port and the gateway, one after the other
 	$(RUN)/python tests/benchmarks/bench_serving.py

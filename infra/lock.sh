@@ -45,3 +45,6 @@ held = {name(block) for file in ("cpu.txt", "torch-cpu.txt", "bootstrap.txt") fo
 kept = [block for block in blocks("hub-clients.txt") if name(block) not in held]
 (folder / "hub-clients.txt").write_text("".join(kept))
 PY
+# And the transfer that the registry's benchmark runs beside ours.
+"$uv" pip compile requirements/bench.in --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --quiet -o requirements/bench.txt

@@ -20,6 +20,7 @@ from finmaas_platform.cli import (
     audit_events,
     batches,
     chat,
+    collection,
     datasets,
     drafts,
     endpoints,
@@ -110,6 +111,7 @@ for module in (
     audit_events,
     archive,
     login,
+    collection,
     whoami,
 ):
     module.register(app)

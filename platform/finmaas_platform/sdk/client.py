@@ -24,6 +24,7 @@ from finmaas_platform.sdk.objects import WhoAmI
 from finmaas_platform.sdk.policies import Policies
 from finmaas_platform.sdk.principals import Principals
 from finmaas_platform.sdk.projects import Projects
+from finmaas_platform.sdk.store import Store
 from finmaas_platform.sdk.tenants import Tenants
 from finmaas_platform.sdk.transport import Transport
 from finmaas_platform.sdk.usage import Usage
@@ -66,6 +67,7 @@ class Client:
         self.drafts = Drafts(self._transport)
         self.version_archives = VersionArchives(self._transport)
         self.jobs = Jobs(self._transport)
+        self.store = Store(self._transport)
         self.endpoints = Endpoints(self._transport)
         self.policies = Policies(self._transport)
         self.allowances = Allowances(self._transport)

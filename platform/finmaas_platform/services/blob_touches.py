@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import InvalidInput, Unavailable
-from finmaas_platform.db.blobs import BlobTouchRow
+from finmaas_platform.db.blobs import BlobRecipeRow, BlobTouchRow
 
 BATCH = 500
 """Digests in one statement."""
@@ -26,7 +26,7 @@ FRESH = timedelta(minutes=10)
 
 def touch(session: Session, now: datetime, digests: Iterable[str]) -> None:
     """Notes that blobs are wanted, whether or not they are in the store. Unavailable while one is being removed."""
-    for batch in batches(digests):
+    for batch in batches(_with_blocks(session, digests)):
         statement = _insert(session.get_bind().dialect, [_row(digest, now) for digest in batch])
         session.execute(statement)
         _refuse_deleting(session, batch)
@@ -34,7 +34,7 @@ def touch(session: Session, now: datetime, digests: Iterable[str]) -> None:
 
 def touch_stored(session: Session, now: datetime, digests: Iterable[str]) -> None:
     """The same for blobs that must be in the store already; InvalidInput for one that was collected."""
-    for batch in batches(digests):
+    for batch in batches(_with_blocks(session, digests)):
         rows = BlobTouchRow.digest.in_(batch)
         statement = update(BlobTouchRow).where(rows, BlobTouchRow.deleting.is_(False)).values(touched_at=now)
         session.execute(statement.execution_options(synchronize_session=False))
@@ -61,6 +61,15 @@ def batches(digests: Iterable[str]) -> Iterator[list[str]]:
     ordered = iter(sorted(set(digests)))
     while batch := list(islice(ordered, BATCH)):
         yield batch
+
+
+def _with_blocks(session: Session, digests: Iterable[str]) -> set[str]:
+    """With the blocks of files that lie as blocks: whoever wants such a file wants them."""
+    wanted = set(digests)
+    for batch in batches(set(wanted)):
+        for blocks in session.scalars(select(BlobRecipeRow.blocks).where(BlobRecipeRow.digest.in_(batch))):
+            wanted.update(digest for digest, _ in blocks)
+    return wanted
 
 
 def _row(digest: str, now: datetime) -> dict[str, object]:
