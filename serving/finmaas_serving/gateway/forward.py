@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import httpx
 import msgspec
 
+from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.errors import INVALID, OPENAI_ERRORS, SERVER, Problem, body_too_large, busy_uploads
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _AWAY = Problem(
     None,
     5,
 )
+log = get_logger()
 TIMEOUT = httpx.Timeout(60.0, read=120.0)
 
 
@@ -132,7 +134,8 @@ class Forward:
                     return
                 begun = True
                 await self._stream(kind, answer.aiter_raw())
-        except (httpx.HTTPError, httpx.InvalidURL):
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must not wait for ever
+            log.warning("forward.failed", error=f"{type(error).__name__}: {error}")
             if begun:
                 self._client.break_off(b"")
             else:
