@@ -16,6 +16,7 @@ from finmaas_training.control import JobClient
 from finmaas_training.data import Example, encode_examples, rows_to_messages
 from finmaas_training.engine import gather_weights, make_engine, sharded_init
 from finmaas_training.loop import Loop, Outcome, TrainingData
+from finmaas_training.materials import collect_materials
 from finmaas_training.model import load_model, load_tokenizer, longest_input, pad_id_of, save_model
 from finmaas_training.reporting import Reporter
 from finmaas_training.rows import read_usable
@@ -124,7 +125,10 @@ class TrainingRun:
         metrics = {**_result_metrics(outcome), "startup_s": startup_s, "workers": self._spec.workers}
         assert self._reporter is not None
         self._reporter.flush()  # the last points arrive before the job is over
-        self._client.post_result({"files": [file.as_json() for file in files], "metrics": metrics})
+        materials = collect_materials(self._task.inputs, self._spec.workers, self._task.on_gpu)
+        self._client.post_result(
+            {"files": [file.as_json() for file in files], "metrics": metrics, "materials": materials}
+        )
         self._say("training.done", **metrics)
 
     def _say(self, event: str, **fields: Any) -> None:

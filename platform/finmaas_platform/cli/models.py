@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finmaas_platform.cli import model_life
+from finmaas_platform.cli import model_life, model_papers
 from finmaas_platform.cli.options import (
     DATA,
     DEFAULT_PROJECT,
@@ -54,6 +54,7 @@ def register(root: typer.Typer) -> None:
     """Adds the commands to the CLI."""
     root.add_typer(app, name="model", rich_help_panel=DATA)
     model_life.register(app)
+    model_papers.register(app)
 
 
 @app.command("import")
@@ -159,6 +160,28 @@ def pull_model(
         show_version(version, as_json)
     else:
         say(f"{folder} holds {version.ref}: {format_bytes(version.size_bytes)} in {len(version.files)} files.")
+
+
+@app.command("merge")
+def merge_models(
+    folder: Annotated[Path, typer.Argument(help="The folder that a merge of versions has made.", file_okay=False)],
+    name: Annotated[str, typer.Option("--name", "-n", help="Model that this becomes a version of.")],
+    parent: Annotated[list[str], typer.Option("--parent", help="A version that it was merged from; give two or more.")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    description: Annotated[
+        str | None, typer.Option("--description", help="How it was merged, for people.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a merged model with the versions that it was merged from. The merging itself is your tool's work.
+
+    Example: finmaas model merge ./merged --name assistant --parent faq@2 --parent intents@3
+    """
+    with connect() as client:
+        version = client.models.import_folder(
+            folder, name, project, kind="merged", parents=parent, description=description
+        )
+    show_version(version, as_json)
 
 
 @app.command("list")

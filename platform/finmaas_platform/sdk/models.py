@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finmaas_platform.sdk.hub_import import HubImport, HubSource, import_from_hub
 from finmaas_platform.sdk.model_life import ModelLife, version_path
+from finmaas_platform.sdk.model_papers import ModelPapers
 from finmaas_platform.sdk.model_trust import ModelTrust
 from finmaas_platform.sdk.objects import Model, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
@@ -23,6 +24,7 @@ class Models:
         self._http = transport
         self.life = ModelLife(transport)
         self.trust = ModelTrust(transport)
+        self.papers = ModelPapers(transport)
 
     def list(self, project: str | None = None) -> Iterator[Model]:
         """The models of a project, or all in the caller's sight."""

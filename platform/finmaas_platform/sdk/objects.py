@@ -383,6 +383,43 @@ class Verification(ApiObject):
     faults: tuple[str, ...] = ()
 
 
+class LineageNode(ApiObject):
+    """One thing in a lineage graph."""
+
+    key: str
+    kind: str
+    id: str
+    ref: str
+    note: str = ""
+
+
+class LineageEdge(ApiObject):
+    """`result` came from `origin`; both are keys of nodes."""
+
+    origin: str
+    result: str
+
+
+class LineageGraph(ApiObject):
+    """What a thing came from and what came of it."""
+
+    root: str
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[LineageEdge, ...] = ()
+    truncated: bool = False
+
+
+class ModelCard(ApiObject):
+    """A card as Markdown; edition 0 is the generated one."""
+
+    version: str
+    language: str
+    edition: int
+    text: str
+    at: datetime | None = None
+    by: str | None = None
+
+
 class ApprovalRules(ApiObject):
     """The rules of a project; version 0 is the default."""
 

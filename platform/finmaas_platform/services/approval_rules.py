@@ -67,7 +67,7 @@ def gather_facts(
     return Facts(
         ref=version.ref,
         evaluations=[_to_evaluation(entry) for entry in version.metrics.get("evaluations", ())],
-        privacy=_find_privacy(session, caller, version),
+        privacy=find_privacy(session, caller, version),
         base=None if base is None else base.ref,
         base_signed=None if base is None else holds(session, trust, base),
         author=find_author(session, version),
@@ -114,7 +114,8 @@ def _find_base(session: Session, caller: Caller, version: ModelVersionRow) -> Mo
     return session.scalar(scoped(select(ModelVersionRow), caller).where(ModelVersionRow.id == version.base_version_id))
 
 
-def _find_privacy(session: Session, caller: Caller, version: ModelVersionRow) -> dict[str, list[str] | None]:
+def find_privacy(session: Session, caller: Caller, version: ModelVersionRow) -> dict[str, list[str] | None]:
+    """What the privacy reports say of the data that a version learned from; None where there is no report."""
     if version.dataset_version_id is None:
         return {}
     query = scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.id == version.dataset_version_id)
