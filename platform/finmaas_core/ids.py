@@ -33,6 +33,7 @@ PREFIXES = {
     "model_alias": "als",
     "model_event": "mev",
     "model_card": "crd",
+    "provider": "prv",
     "usage_record": "use",
     "allowance": "alw",
     "price": "prc",

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     # PEM files; with both, the gateway speaks TLS. A renewed certificate is taken up without a restart.
     gateway_tls_cert: Path | None = None
     gateway_tls_key: Path | None = None
+    # Gateway processes on all machines together, which share the replicas; 0: those of this machine.
+    gateways_in_all: int = Field(0, ge=0, le=1000)
     # Where traces go, e.g. http://127.0.0.1:4318 (OTLP over HTTP); empty: nowhere. And the share of calls traced.
     otlp_url: str = ""
     trace_share: float = Field(1.0, ge=0, le=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
@@ -34,6 +34,9 @@ class ApiKeyCreate(RequestBody):
     networks: list[str] = Field(
         default_factory=list, max_length=100, description="CIDR blocks it may come from; none: from anywhere."
     )
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive", description="Requests of a `batch` key wait for all others where replicas are busy."
+    )
     expires_in_s: int | None = Field(None, gt=0, le=MAX_LIFETIME_S)
     expires_at: datetime | None = None
 
@@ -61,6 +64,7 @@ class ApiKeyView(BaseModel):
     models: list[str]
     methods: list[str]
     networks: list[str]
+    priority: str
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -82,6 +86,7 @@ def show_api_key(row: ApiKeyRow) -> ApiKeyView:
         models=row.models,
         methods=row.methods,
         networks=row.networks,
+        priority=row.priority,
         created_at=row.created_at,
         created_by=row.created_by,
         expires_at=row.expires_at,
@@ -121,6 +126,7 @@ def create_api_key(
             body.expires_at,
             body.methods,
             body.networks,
+            body.priority,
         )
         return NewApiKey(**show_api_key(row).model_dump(), key=key)
 

@@ -59,6 +59,10 @@ class UsageRecord(RequestBody):
     currency: str | None = None
     epoch: int = Field(0, ge=0)
     charges: list[tuple[int, Annotated[int, Field(ge=0)]]] = Field([], max_length=64)
+    target_id: str | None = None
+    failed_target_id: str | None = None
+    traffic: str = ""
+    attempts: int = Field(1, ge=0)
     claims: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field([], max_length=8)
 
 
@@ -155,8 +159,10 @@ def _read_number(deps: Deps) -> int:
 
 
 def _read_snapshot(deps: Deps) -> dict[str, Any]:
+    settings = deps.settings
+    gateways = settings.gateways_in_all or settings.gateway_processes
     with read_unit(deps.sessions) as session:
         return {
-            **build_snapshot(session, deps.clock.now(), derive_replica_secret(deps.secrets.cluster_token)),
+            **build_snapshot(session, deps.clock.now(), derive_replica_secret(deps.secrets.cluster_token), gateways),
             "archive_key": read_archive_key(deps.settings.paths).public_key().public_bytes_raw().hex(),
         }

@@ -44,6 +44,10 @@ class UsageRecordView(BaseModel):
     cost_nano: int | None
     currency: str | None
     cost_centre: str
+    target_id: str | None
+    failed_target_id: str | None
+    traffic: str
+    attempts: int
 
 
 class UsageTotalView(BaseModel):

@@ -71,6 +71,9 @@ def create_key(
         list[str] | None,
         typer.Option("--network", help="Where it may come from, e.g. 10.1.0.0/16; repeatable.", show_default=False),
     ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Its requests wait for all others where replicas are busy.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make an API key; its secret is shown this once.
@@ -79,7 +82,9 @@ def create_key(
     """
     lifetime = None if days is None else days * DAY_S
     with connect() as client:
-        made = client.keys.create(project, name, model or ["*"], lifetime, method or ["*"], network or [])
+        made = client.keys.create(
+            project, name, model or ["*"], lifetime, method or ["*"], network or [], "batch" if batch else "interactive"
+        )
         _show_new(made, client.gateway_url, as_json)
 
 

@@ -28,6 +28,7 @@ class ApiKeyRow(Base):
     models: Mapped[list[Any]]
     methods: Mapped[list[Any]] = mapped_column(server_default='["*"]')
     networks: Mapped[list[Any]] = mapped_column(server_default="[]")
+    priority: Mapped[str] = mapped_column(default="interactive", server_default="interactive")
     created_at: Mapped[datetime]
     created_by: Mapped[str]
     expires_at: Mapped[datetime | None]

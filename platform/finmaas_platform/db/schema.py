@@ -28,8 +28,10 @@ from finmaas_platform.db import (
     principals,
     projects,
     provenance,
+    providers,
     snapshots,
     tenants,
+    traffic,
     usage_records,
 )
 from finmaas_platform.db.base import Base
@@ -61,7 +63,9 @@ ROW_MODULES = (
     principals,
     projects,
     provenance,
+    providers,
     snapshots,
     tenants,
+    traffic,
     usage_records,
 )

@@ -21,6 +21,10 @@ class TenantRow(Base):
     display_name: Mapped[str]
     state: Mapped[str]
     created_at: Mapped[datetime]
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    """Among the tenants that wait for a busy endpoint."""
+    max_staleness_s: Mapped[int | None]
+    """A gateway that has been cut off for longer refuses the tenant."""
     version: Mapped[int] = mapped_column()
     time_zone: Mapped[str] = mapped_column(server_default="UTC")
     fiscal_day: Mapped[int] = mapped_column(server_default="1")

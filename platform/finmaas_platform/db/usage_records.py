@@ -41,3 +41,9 @@ class UsageRecordRow(Base):
     cost_nano: Mapped[int | None]
     currency: Mapped[str | None]
     cost_centre: Mapped[str] = mapped_column(server_default="")
+    target_id: Mapped[str | None]
+    """The endpoint or outside provider that answered."""
+    failed_target_id: Mapped[str | None]
+    """The first one that was asked and failed, where another one answered."""
+    traffic: Mapped[str] = mapped_column(server_default="")
+    attempts: Mapped[int] = mapped_column(server_default="1")

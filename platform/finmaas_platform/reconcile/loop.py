@@ -10,6 +10,7 @@ from finmaas_core.telemetry import get_logger
 from finmaas_platform.db.leases import on_wake
 from finmaas_platform.deps import Deps
 from finmaas_platform.reconcile.batches import BatchReconciler
+from finmaas_platform.reconcile.canaries import CanaryReconciler
 from finmaas_platform.reconcile.endpoints import EndpointReconciler
 from finmaas_platform.reconcile.jobs import JobReconciler
 from finmaas_platform.reconcile.provenance import ProvenanceSealer
@@ -35,9 +36,8 @@ class Reconciler(Protocol):
 
 def start_reconcilers(deps: Deps) -> Callable[[], None]:
     """Starts the reconcilers of this control plane; returns the function that ends them."""
-    return run_reconcilers(
-        deps, [JobReconciler(deps), EndpointReconciler(deps), ProvenanceSealer(deps), BatchReconciler(deps)]
-    )
+    kinds = (JobReconciler, EndpointReconciler, CanaryReconciler, ProvenanceSealer, BatchReconciler)
+    return run_reconcilers(deps, [kind(deps) for kind in kinds])
 
 
 def run_reconcilers(deps: Deps, reconcilers: Sequence[Reconciler]) -> Callable[[], None]:

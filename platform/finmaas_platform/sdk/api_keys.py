@@ -26,13 +26,15 @@ class ApiKeys:
         expires_in_s: int | None = None,
         methods: Sequence[str] = ("*",),
         networks: Sequence[str] = (),
+        priority: str = "interactive",
     ) -> ApiKey:
         """A new key; the answer is the only place where its secret ever shows.
 
-        `models` are endpoint names or `*`, `methods` such as `chat.completions` or `*`, `networks` CIDR blocks.
+        `models` are endpoint names or `*`, `methods` such as `chat.completions` or `*`, `networks` CIDR blocks;
+        requests of a key with priority `batch` wait for all others.
         """
         scope = {"models": list(models), "methods": list(methods), "networks": list(networks)}
-        body = {"project": project, "name": name, **scope, "expires_in_s": expires_in_s}
+        body = {"project": project, "name": name, **scope, "expires_in_s": expires_in_s, "priority": priority}
         return ApiKey.model_validate(self._http.write("POST", "/api-keys", body))
 
     def rotate(self, key_id: str, overlap_s: int = 86_400) -> ApiKey:

@@ -24,8 +24,11 @@ from finmaas_platform.sdk.objects import WhoAmI
 from finmaas_platform.sdk.policies import Policies
 from finmaas_platform.sdk.principals import Principals
 from finmaas_platform.sdk.projects import Projects
+from finmaas_platform.sdk.providers import Providers
 from finmaas_platform.sdk.store import Store
+from finmaas_platform.sdk.tenant_sharing import TenantSharings
 from finmaas_platform.sdk.tenants import Tenants
+from finmaas_platform.sdk.traffic import Traffic
 from finmaas_platform.sdk.transport import Transport
 from finmaas_platform.sdk.usage import Usage
 from finmaas_platform.sdk.version_archives import VersionArchives
@@ -69,6 +72,9 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.store = Store(self._transport)
         self.endpoints = Endpoints(self._transport)
+        self.traffic = Traffic(self._transport)
+        self.providers = Providers(self._transport)
+        self.sharing = TenantSharings(self._transport)
         self.policies = Policies(self._transport)
         self.allowances = Allowances(self._transport)
         self.prices = Prices(self._transport)

@@ -99,11 +99,50 @@ class ApiKey(ApiObject):
     models: tuple[str, ...] = ("*",)
     methods: tuple[str, ...] = ("*",)
     networks: tuple[str, ...] = ()
+    priority: str = "interactive"
     key: str | None = None
     created_at: datetime
     created_by: str = ""
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+
+
+class TrafficPlan(ApiObject):
+    """Where the requests of an endpoint go; `ended` tells how its last canary ended."""
+
+    endpoint: str
+    plan: dict[str, Any]
+    ended: dict[str, Any] | None = None
+    updated_at: datetime
+    updated_by: str = ""
+    version: int = 1
+
+
+class ProviderApproval(ApiObject):
+    """A project that may use an outside provider."""
+
+    project: str
+    approved_at: datetime
+    approved_by: str = ""
+
+
+class Provider(ApiObject):
+    """An OpenAI-compatible service outside; its secret is never shown."""
+
+    id: str
+    name: str
+    base_url: str
+    created_at: datetime
+    created_by: str = ""
+    approvals: tuple[ProviderApproval, ...] = ()
+
+
+class TenantSharing(ApiObject):
+    """What holds for a tenant at the gateways."""
+
+    tenant: str
+    weight: float = 1.0
+    max_staleness_s: int | None = None
 
 
 class Grant(ApiObject):
@@ -591,6 +630,10 @@ class UsageRecord(ApiObject):
     cost_nano: int | None = None
     currency: str | None = None
     cost_centre: str = ""
+    target_id: str | None = None
+    failed_target_id: str | None = None
+    traffic: str = ""
+    attempts: int = 1
 
 
 class UsageTotal(ApiObject):

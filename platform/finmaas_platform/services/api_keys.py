@@ -48,6 +48,7 @@ def create_api_key(
     expires_at: datetime | None,
     methods: Sequence[str] = (ANY_METHOD,),
     networks: Sequence[str] = (),
+    priority: str = "interactive",
 ) -> tuple[ApiKeyRow, str]:
     """A new key of a project; the text is shown here and never again."""
     caller.require(*KEEPERS)
@@ -63,6 +64,7 @@ def create_api_key(
         models=check_models(models),
         methods=check_methods(methods),
         networks=check_networks(networks),
+        priority=priority,
         created_at=now,
         created_by=caller.id,
         expires_at=choose_expiry(now, expires_in_s, expires_at),
@@ -76,6 +78,7 @@ def create_api_key(
         "models": row.models,
         "methods": row.methods,
         "networks": row.networks,
+        "priority": priority,
         "expires_at": row.expires_at and row.expires_at.isoformat(),
     }
     record_audit(session, caller, now, "api_key.create", row.id, after=after, tenant_id=row.tenant_id)
@@ -106,7 +109,18 @@ def rotate_api_key(
     old.expires_at = until if old.expires_at is None else min(until, old.expires_at)
     expires_at = None if lifetime is None else now + lifetime
     made = create_api_key(
-        session, caller, now, pepper, old.project.ref, old.name, old.models, None, expires_at, old.methods, old.networks
+        session,
+        caller,
+        now,
+        pepper,
+        old.project.ref,
+        old.name,
+        old.models,
+        None,
+        expires_at,
+        old.methods,
+        old.networks,
+        old.priority,
     )
     after = {"replaced_by": made[0].id, "expires_at": old.expires_at.isoformat()}
     record_audit(session, caller, now, "api_key.rotate", old.id, after=after, tenant_id=old.tenant_id)

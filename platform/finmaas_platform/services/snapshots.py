@@ -17,6 +17,7 @@ from finmaas_platform.db.snapshots import SnapshotCounterRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.endpoints import EndpointState
 from finmaas_platform.domain.tenants import TenantState
+from finmaas_platform.services.gateway_terms import show_providers, show_tenants, show_traffic
 
 COUNTER_ID = 1
 
@@ -38,17 +39,21 @@ def find_snapshot_number(session: Session) -> int:
     return session.scalar(select(SnapshotCounterRow.number).where(SnapshotCounterRow.id == COUNTER_ID)) or 0
 
 
-def build_snapshot(session: Session, now: datetime, replica_secret: str) -> dict[str, Any]:
+def build_snapshot(session: Session, now: datetime, replica_secret: str, gateways: int = 1) -> dict[str, Any]:
     """The whole document as JSON values, of one moment: call it in a reading transaction (`read_unit`).
 
-    Keys that are revoked, expired or of a tenant that is not active are left out; a gateway checks expiry itself too.
+    `gateways` is how many share the replicas. Keys that are revoked, expired or of a tenant that is not active are left
+    out; a gateway checks expiry itself too.
     """
+    traffic = show_traffic(session, gateways)
     return {
         "number": find_snapshot_number(session),
         "issued_at": now.isoformat(),
         "replica_secret": replica_secret,
         "keys": [_show_key(row) for row in _live_keys(session, now)],
-        "routes": [_show_route(row) for row in _live_endpoints(session)],
+        "routes": [_show_route(row) | traffic[row.id] for row in _live_endpoints(session)],
+        "tenants": show_tenants(session),
+        "providers": show_providers(session),
         "policies": [_show_policy(row) for row in session.scalars(_all_policies())],
         "allowances": [_show_allowance(row) for row in session.scalars(_all_allowances())],
         "prices": [describe_price(row) for row in session.scalars(_all_prices())],
@@ -141,6 +146,7 @@ def _show_key(row: ApiKeyRow) -> dict[str, Any]:
         "models": row.models,
         "methods": row.methods,
         "networks": row.networks,
+        "batch": row.priority == "batch",
         "expires_at": None if row.expires_at is None else row.expires_at.timestamp(),
     }
 

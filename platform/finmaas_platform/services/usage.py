@@ -77,7 +77,8 @@ def select_usage(
 
 def sum_usage(session: Session, caller: Caller, project: str | None = None) -> list[UsageTotal]:
     """Totals by endpoint, of the caller's tenant or one of its projects."""
-    chosen = select_usage(session, caller, project).subquery()
+    # Copies for a shadow are metered, but nobody asked for them and nobody pays.
+    chosen = select_usage(session, caller, project).where(UsageRecordRow.traffic != "shadow").subquery()
     columns = (chosen.c.prompt_tokens, chosen.c.completion_tokens, chosen.c.cached_tokens)
     sums = [func.coalesce(func.sum(column), 0) for column in columns]
     query = select(chosen.c.endpoint_id, func.count(), *sums).group_by(chosen.c.endpoint_id)

@@ -432,6 +432,7 @@ class Call(Spending):
             replica=self._replica.name if self._replica is not None else None,
             finish=finish,
             target_id=self._target.endpoint_id,
+            failed_target_id=self._failed_target,
             traffic=self._role,
             attempts=self._attempts,
             claims=self._screen.claims[:MAX_CLAIMS] if self._screen is not None else [],

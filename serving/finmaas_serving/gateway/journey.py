@@ -44,6 +44,7 @@ class Journey:
         "_due",
         "_entry",
         "_exchange",
+        "_failed_target",
         "_gateway",
         "_here",
         "_judged",
@@ -95,6 +96,7 @@ class Journey:
         self._attempts = 0
         self._here = 0  # of those, at the present target
         self._judged = True  # the present attempt's outcome is known to breaker and canary
+        self._failed_target: str | None = None  # the first one that was asked in vain
         self._tried: list[Replica] = []
         self._exchange: Exchange | None = None
         self._replica: Replica | None = None
@@ -259,6 +261,8 @@ class Journey:
         course = self._course
         if course is None or self._rewriter is not None or self._screened or not course.go_on():
             return False
+        if self._here and self._failed_target is None:
+            self._failed_target = self._target.endpoint_id
         self._judge(ok=False)
         self._leave_lane()
         self._target, self._role = course.hop.route, course.hop.role

@@ -63,6 +63,7 @@ class UsageRecord(msgspec.Struct):
     counted_by: str  # engine | gateway | cache
     seq: int = 0
     target_id: str | None = None  # the endpoint or outside provider that was asked last
+    failed_target_id: str | None = None  # the first one that failed, where another one answered
     traffic: str = ""  # split | canary | shadow | fallback | external; empty: the endpoint has no traffic plan
     attempts: int = 1
     reasoning_tokens: int = 0  # part of the completion's
