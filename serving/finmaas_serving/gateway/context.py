@@ -127,6 +127,13 @@ class Gateway:
         lane.set_terms(target.terms, self.snapshots.current.weights)
         return lane
 
+    def follow_snapshot(self) -> None:
+        """Forgets what was kept for plans and providers that the newest snapshot does not name."""
+        snapshot = self.snapshots.current
+        plans = {route.traffic.digest for route in snapshot.routes.values() if route.traffic is not None}
+        self.canaries.keep_only(plans)
+        self.outside.keep_only(set(snapshot.providers.values()))
+
     def note_canary(self, course: Course, *, failed: bool, first_byte_s: float | None) -> None:
         """Takes note of a canary's answer, and gives it up when it breaks its bounds."""
         traffic = course.traffic

@@ -75,6 +75,7 @@ async def fetch_snapshot(gateway: Gateway, api: httpx.AsyncClient) -> None:
     answer.raise_for_status()
     if not holder.take(answer.content):
         raise Corrupt("the control plane offers an older snapshot than the one in use; it is refused")
+    gateway.follow_snapshot()
     log.info("snapshot.taken", number=holder.current.number, keys=len(holder.current.keys))
 
 

@@ -259,6 +259,37 @@ class TestIndependence:
         run(test())
 
 
+class TestReload:
+    def test_a_new_snapshot_drops_no_stream_and_ends_a_key_on_kept_connections(self, tmp_path: Path) -> None:
+        go = asyncio.Event()
+
+        async def waits(_: FakeReplica, __: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+            first, *rest = events(["Hel", "lo"])
+            writer.write(STREAM_HEAD + chunked(first))
+            await go.wait()
+            writer.write(b"".join(chunked(event) for event in rest) + b"0\r\n\r\n")
+
+        async def test() -> None:
+            async with platform(tmp_path, waits) as parts:
+                await parts.start_gateway()
+                await parts.ready()
+                reader, writer = await asyncio.open_connection("127.0.0.1", parts.base)
+                writer.write(post(chat(stream=True)))
+                await reader.readuntil(b"Hel")
+                parts.document = snapshot_document(2, keys=[])
+                parts.news.set()
+                async with asyncio.timeout(2):
+                    while (await parts.get("/v1/models")).status != 401:
+                        await asyncio.sleep(0.01)
+                go.set()
+                await reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+                writer.write(post(chat(stream=True)))  # the same head again, on the connection that was let in before
+                assert (await read_answer(reader)).status == 401
+                writer.close()
+
+        run(test())
+
+
 class TestEndOfTheProcess:
     def test_sigterm_lets_a_stream_finish(self, tmp_path: Path) -> None:
         go = asyncio.Event()
