@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = SecretStr("")
     # A file with the certificate authorities that sign the server's certificate; empty: the usual ones.
     s3_ca_file: Path | None = None
+    # Whether new blobs are encrypted at rest, and by whose key: a file of the secrets, or Vault's transit engine.
+    blob_encryption: Literal["off", "file", "vault"] = "off"
+    vault_url: str = ""
+    vault_token: SecretStr = SecretStr("")
+    vault_key: str = "finmaas-blobs"
+    vault_ca_file: Path | None = None
 
     # The bank's identity provider: people log in there, and its tokens are taken beside access tokens. Empty: none.
     oidc_issuer: str = ""

@@ -24,7 +24,7 @@ from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.bootstrap import bootstrap
 from finmaas_platform.services.dataset_imports import import_scratch
 from finmaas_platform.services.kept_blobs import KeptBlobs
-from finmaas_platform.stores import make_store
+from finmaas_platform.stores import make_codecs, make_store
 
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 5
@@ -41,7 +41,7 @@ def build_deps(settings: Settings, cluster: Cluster | None = None, clock: Clock 
     cluster = cluster or RayCluster(
         settings.dashboard_url, home.ray_token, http_host=settings.host, http_port=settings.port("serve_http")
     )
-    store = KeptBlobs(make_store(settings), sessions, clock)
+    store = KeptBlobs(make_store(settings, make_codecs(settings, sessions, clock)), sessions, clock)
     deps = Deps(settings, sessions, clock, store, cluster, PlatformSecrets.read(home), make_verifier(settings))
     _sweep_imports(import_scratch(deps))
     return deps

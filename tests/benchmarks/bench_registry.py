@@ -90,6 +90,7 @@ def measure_folder(figures: Figures, megabytes: int, rounds: int) -> bool:
                 pushes[cache].append(copied / pushed)
                 pulls[cache].append(again / pulled)
                 seconds.append({"cache": cache, "cp": copied, "push": pushed, "cp_again": again, "pull": pulled})
+                print(seconds[-1], flush=True)
                 for used in ("copy", "again", "pulled"):
                     shutil.rmtree(folder / used)
                 _drop_blobs(folder / "home")
@@ -234,9 +235,10 @@ def _stored_bytes(home: Path) -> int:
 
 
 def _drop_blobs(home: Path) -> None:
-    """Makes room on the disk; the versions of earlier rounds are not read again."""
-    for path in (home / "blobs").glob("??"):
-        shutil.rmtree(path)
+    """Makes room on the disk. Tensors of earlier rounds are not read again; small blocks may be."""
+    for path in (home / "blobs").rglob("*"):
+        if path.is_file() and path.stat().st_size >= 1 << 20:
+            path.unlink()
 
 
 def digest_of(path: Path) -> str:

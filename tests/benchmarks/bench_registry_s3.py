@@ -114,7 +114,8 @@ def _sides(number: int, rclone: str | None) -> list[str]:
 
 
 def _run(side: str, what: str, path: Path, key: str, address: S3Address, rclone: str | None) -> None:
-    env = os.environ | {
+    # rclone cannot use a certificate bundle from AWS's own variables, and the server speaks plain HTTP anyway.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | {
         "ENDPOINT": address.endpoint,
         "BUCKET": address.bucket,
         "PREFIX": address.prefix,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from finmaas_platform.api.dependencies import CallerDep, DepsDep
 from finmaas_platform.api.requests import RequestBody
+from finmaas_platform.services.blob_keys import rotate_wrapping_key
 from finmaas_platform.services.collection import collect
 
 router = APIRouter(prefix="/collections", tags=["blobs"])
@@ -38,3 +39,15 @@ def post_collection(body: CollectionBody, caller: CallerDep, deps: DepsDep) -> C
     """Blobs that no version, draft, job or file names. Platform-admins only; safe beside uploads."""
     found = collect(deps, caller, dry_run=body.dry_run, grace=timedelta(hours=body.grace_hours))
     return CollectionView(**vars(found))
+
+
+class WrappingKeyView(BaseModel):
+    """The key that wraps the data keys now."""
+
+    wrapping_key: str
+
+
+@router.post("/wrapping-key", summary="Rotate the key that wraps blobs' data keys")
+def post_wrapping_key(caller: CallerDep, deps: DepsDep) -> WrappingKeyView:
+    """Wraps every data key anew; no blob is rewritten. Platform-admins only; 409 where blobs are not encrypted."""
+    return WrappingKeyView(wrapping_key=rotate_wrapping_key(deps, caller))

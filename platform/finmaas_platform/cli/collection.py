@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from finmaas_platform.cli.options import ADMINISTRATION, JsonOption, connect
-from finmaas_platform.cli.terminal import format_bytes, say, show_object
+from finmaas_platform.cli.terminal import format_bytes, print_json, say, show_object
 
 
 def register(root: typer.Typer) -> None:
     """Adds the command to the CLI."""
     root.command("gc", rich_help_panel=ADMINISTRATION)(collect)
+    root.command("rotate-blob-key", rich_help_panel=ADMINISTRATION)(rotate_key)
 
 
 def collect(
@@ -37,3 +38,16 @@ def collect(
     show_object(found, fields, as_json=as_json)
     if not as_json and not remove and found.removed:
         say("Nothing was removed. To do it: finmaas gc --remove")
+
+
+def rotate_key(as_json: JsonOption = False) -> None:
+    """Rotate the key that wraps the keys of encrypted blobs. No blob is rewritten.
+
+    Example: finmaas rotate-blob-key
+    """
+    with connect() as client:
+        name = client.store.rotate_key()
+    if as_json:
+        print_json({"wrapping_key": name})
+    else:
+        say(f"Every data key is wrapped by {name} now.")

@@ -28,3 +28,8 @@ class Store:
         """Removes what nothing names and nobody asked for within the grace period; a dry run only says what."""
         body = {"dry_run": dry_run, "grace_hours": grace_hours}
         return Collection.model_validate(self._http.write("POST", "/collections", body, is_long=True))
+
+    def rotate_key(self) -> str:
+        """Makes a new wrapping key over all data keys and names it. Conflict where blobs are not encrypted."""
+        name: str = self._http.write("POST", "/collections/wrapping-key")["wrapping_key"]
+        return name
