@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from finmaas_serving.guard.policy import Action, Marks, PolicyDocument, RuleUse,
 CONNECTIONS = 32
 OPEN_RATE = 5_000
 DELAY_S = 0.002
+OPEN_STEP_S, OPEN_CHUNKS = 1.0, 30
 STRICT = strict_policy()
 PARTS: dict[str, PolicyDocument] = {
     "screening requests": PolicyDocument(tuple(RuleUse(one.rule, one.input) for one in STRICT.rules)),
@@ -185,7 +187,7 @@ def measure_open_streams(bench: Bench, count: int) -> dict[str, Any]:
     with peers.ours(bench.folder, port, STRICT, stream=True) as proxy:
         before = proxy.rss()
         reader = multiprocessing.Pool(1)
-        reading = reader.apply_async(streams, (proxy.target, count, 0))
+        reading = reader.apply_async(streams, (proxy.target, count, 0, OPEN_CHUNKS))
         peak = before
         while not reading.ready():
             peak = max(peak, proxy.rss())
@@ -201,7 +203,7 @@ def measure_open_streams(bench: Bench, count: int) -> dict[str, Any]:
 
 def _slow_streams(port: int) -> None:
     pin(OTHER_CORE)
-    StreamUpstream(port, 0.25).run()
+    StreamUpstream(port, OPEN_STEP_S, OPEN_CHUNKS).run()
 
 
 def _ratio(mine: float, other: float | None) -> float | None:
@@ -222,6 +224,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/bench/gateway.json"))
     given = parser.parse_args()
     pin(OTHER_CORE)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(), "machine": _machine()}
     with tempfile.TemporaryDirectory() as folder:
         base = peers.free_base()

@@ -171,7 +171,7 @@ def _at(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 
-def streams(target: Target, count: int, seconds: float) -> dict[str, Any]:
+def streams(target: Target, count: int, seconds: float, length: int = STREAM_CHUNKS) -> dict[str, Any]:
     """`count` streams, each asked anew when it ends; each chunk tells when the upstream sent it.
 
     `seconds` 0: each is read once, to its end.
@@ -210,7 +210,7 @@ def streams(target: Target, count: int, seconds: float) -> dict[str, Any]:
                 done.add(fd)
             if data.endswith(b"0\r\n\r\n"):
                 ended += 1
-                cut += fd not in done or (fd in texts and not _is_whole(texts[fd]))
+                cut += fd not in done or (fd in texts and not _is_whole(texts[fd], length))
                 done.discard(fd)
                 if fd in texts:
                     texts[fd] = b""
@@ -233,7 +233,7 @@ def streams(target: Target, count: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _is_whole(data: bytes) -> bool:
+def _is_whole(data: bytes, chunks: int) -> bool:
     """Whether a stream said everything that the upstream did."""
     text = b"".join(re.findall(rb'"content":"([^"]*)"', data)).decode()
-    return text.startswith(STREAM_TEXT * STREAM_CHUNKS)
+    return text.startswith(STREAM_TEXT * chunks)

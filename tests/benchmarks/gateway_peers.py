@@ -204,7 +204,7 @@ def free_base() -> int:
     """A port whose neighbours (control plane, dashboard) are free too."""
     for base in range(23_000, 29_000, 10):
         try:
-            for offset in (0, 1, 2):
+            for offset in (0, 1, 2, 5, 8, 9):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", base + offset))
         except OSError:

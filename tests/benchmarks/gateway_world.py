@@ -93,8 +93,8 @@ def _chunk(data: bytes) -> bytes:
 class StreamUpstream:
     """Streams that advance together, one chunk each at every step, as an engine's batch does. One thread, epoll."""
 
-    def __init__(self, port: int, step_s: float) -> None:
-        self._step_s = step_s
+    def __init__(self, port: int, step_s: float, chunks: int = STREAM_CHUNKS) -> None:
+        self._step_s, self._chunks = step_s, chunks
         self._listener = socket.create_server(("127.0.0.1", port), backlog=4096)
         self._listener.setblocking(False)
         self._epoll = select.epoll()
@@ -102,7 +102,7 @@ class StreamUpstream:
         self._sockets: dict[int, socket.socket] = {}
         self._read: dict[int, bytes] = {}
         self._streams: dict[int, int] = {}
-        self._events = [_event(i).partition(b"%d") for i in range(STREAM_CHUNKS)]
+        self._events = [_event(i).partition(b"%d") for i in range(chunks)]
         self._tail = self.tail()
         body = answer_body()
         self._whole = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
@@ -135,7 +135,10 @@ class StreamUpstream:
             self._accept()
             return
         held = self._sockets[fd]
-        data = held.recv(65536)
+        try:
+            data = held.recv(65536)
+        except OSError:  # a proxy that ends cuts its connections
+            data = b""
         if not data:
             self._drop(fd)
             return
@@ -168,7 +171,7 @@ class StreamUpstream:
     def _step(self) -> None:
         for fd, i in list(self._streams.items()):
             try:
-                if i == STREAM_CHUNKS:
+                if i == self._chunks:
                     del self._streams[fd]
                     self._sockets[fd].send(self._tail)
                     continue

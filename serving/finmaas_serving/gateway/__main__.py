@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import sys
 
 import uvloop
@@ -17,6 +18,8 @@ from finmaas_serving.gateway.server import serve
 def main() -> int:
     """Runs until told to stop; 1 when it cannot start."""
     configure_logging("gateway")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two files, and shells often allow 1,024
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every poll
     gc.collect()
     gc.freeze()  # what the imports made stays; collections look only at what requests make
