@@ -215,7 +215,7 @@ def status_table(found: Status) -> Table:
         table.add_row(
             part.name,
             f"[{colours[part.state]}]{part.state}[/]",
-            addresses[part.name],
+            addresses.get(part.name, addresses["gateway"]),  # gateway-2 … share its port
             str(part.pid or "–"),
             format_duration(part.uptime_s) if part.uptime_s is not None else "–",
             str(part.restarts),

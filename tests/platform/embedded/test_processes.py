@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from finmaas_core.settings import Settings
+from finmaas_platform.cli.lifecycle import status_table
+from finmaas_platform.embedded.lifecycle import read_status
 from finmaas_platform.embedded.processes import end_processes, find_processes, list_parts, marks
 
 RENAMES_ITSELF = """
@@ -48,3 +50,7 @@ class TestListParts:
         assert [part.name for part in parts] == ["gateway", "gateway-2", "gateway-3"]
         assert [part.env["FINMAAS_GATEWAY_ID"] for part in parts] == ["gw-1", "gw-1-2", "gw-1-3"]
         assert len({part.port for part in parts}) == 1
+
+    def test_status_shows_every_one(self, tmp_path: Path) -> None:
+        table = status_table(read_status(Settings(home=tmp_path, gateway_processes=2, port_base=26_500)))
+        assert list(table.columns[0].cells) == ["gateway", "gateway-2", "control-plane", "ray"]
