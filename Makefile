@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-masking bench-registry bench-serving peers docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-allowances bench-masking bench-registry bench-serving peers docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ build/peers/portkey/.installed: tests/benchmarks/peers/portkey/package-lock.json
 	@if command -v npm > /dev/null; then npm ci --silent --ignore-scripts --prefix build/peers/portkey; \
 	  else echo "npm is not installed, so Portkey's gateway is left out (apt-get install npm)"; fi
 	@touch $@
+
+bench-allowances: setup ## a budget spent to its end over four gateways: overspend, false refusals, cost of a request
+	$(RUN)/python tests/benchmarks/bench_allowances.py $(ARGS)
 
 bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
 	$(RUN)/python tests/benchmarks/bench_masking.py

@@ -45,6 +45,7 @@ class ToldSlice(RequestBody):
     """A slice as its holder sees it."""
 
     slice: int = Field(ge=1, le=MOST)
+    granted: int = Field(ge=0, le=MOST)
     returned: int = Field(ge=0, le=MOST)
     reserved: int
     round: int = Field(ge=0, le=MOST)

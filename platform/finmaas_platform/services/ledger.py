@@ -50,6 +50,7 @@ class Told:
     """A slice as its holder sees it."""
 
     slice: int
+    granted: int
     returned: int
     reserved: int
     round: int
@@ -238,6 +239,7 @@ def _begin_round(
 
 def _hand(window: LedgerWindowRow, mine: LedgerSliceRow, amount: int, *, tight: bool) -> None:
     mine.granted += amount
+    mine.reserved += amount  # until its holder says otherwise
     mine.tight = tight
     window.outstanding += amount
 
@@ -373,7 +375,8 @@ def _apply_told(session: Session, name: str, epoch: int, told: Sequence[Told]) -
         row.returned += more
         windows[row.window_id].outstanding -= more
         row.tight = row.tight or one.round > row.round
-        row.round, row.reserved = max(row.round, one.round), one.reserved
+        row.round = max(row.round, one.round)
+        row.reserved = one.reserved + max(0, row.granted - one.granted)  # it may not know yet what it was handed
     session.flush()
     return stirred
 

@@ -17,7 +17,7 @@ from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.deps import Deps
 from finmaas_platform.services import ledger
 
-PATIENCE_S = 1.0
+PATIENCE_S = 5.0
 """How long others may take to give back; they usually need a few milliseconds."""
 LOOK_AGAIN_S = 0.025
 T = TypeVar("T")

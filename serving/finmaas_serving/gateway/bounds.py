@@ -24,9 +24,7 @@ def bound_call(path: str, body: CallBody, max_model_len: int | None) -> tuple[in
     context = max_model_len or UNKNOWN_CONTEXT
     fields = body.fields
     prompts = max(1, body.choices // max(1, body.samples))
-    size = TEMPLATE_TOKENS
-    for value in fields.values():
-        size += len(bytes(value))
+    size = TEMPLATE_TOKENS + sum([len(memoryview(value)) for value in fields.values()])
     if "chat_template" in fields or (("messages" in fields or "input" in fields) and _holds_more(fields)):
         size = context * prompts
     prompt = size if path in SILENT else min(size, context * prompts)
@@ -56,8 +54,5 @@ def _holds_more(fields: Mapping[str, msgspec.Raw]) -> bool:
 
 def _number(raw: msgspec.Raw, context: int) -> int:
     """What the engine will read there; what it will refuse bounds nothing."""
-    try:
-        value = msgspec.json.decode(raw, type=int | None)
-    except msgspec.DecodeError:
-        return context
-    return context if value is None or value < 0 else value
+    digits = bytes(raw)
+    return int(digits) if digits.isdigit() and len(digits) < 12 else context

@@ -29,7 +29,7 @@ from finmaas_serving.gateway.allowances import (
 if TYPE_CHECKING:
     from finmaas_serving.gateway.context import Gateway
 
-CALL_S = 2.0  # an answer usually comes within 50 ms
+CALL_S = 8.0  # an answer usually comes within 50 ms; a ledger that is down refuses at once
 HEARTBEAT_S = 2.0
 RECALL_WAIT_S = 20
 AT_ONCE = 8
@@ -52,6 +52,7 @@ class Told(msgspec.Struct):
     """A slice as its holder sees it."""
 
     slice: int
+    granted: int
     returned: int
     reserved: int
     round: int
@@ -151,7 +152,11 @@ class Ledger:
             _give_back(slice_, now)
         if found.recalls:
             told = [slice_ for recall in found.recalls if (slice_ := self._book.slices.get(recall.slice))]
-            unknown = [Told(r.slice, r.granted, 0, r.round) for r in found.recalls if r.slice not in self._book.slices]
+            unknown = [
+                Told(r.slice, r.granted, r.granted, 0, r.round)
+                for r in found.recalls
+                if r.slice not in self._book.slices
+            ]
             await self._send(told, unknown, [])
 
     async def ask(self) -> None:
@@ -204,7 +209,7 @@ class Ledger:
         for slice_ in slices:
             if slice_.tight and not slice_.waiters:
                 _give_back(slice_, now)
-        told = [Told(s.number, s.returned, s.reserved, s.round) for s in slices if s.number]
+        told = [Told(s.number, s.granted, s.returned, s.reserved, s.round) for s in slices if s.number]
         sent_at = time.monotonic()
         answer = await self._post("calls", _Call(self._name, book.epoch, told + unknown, wants), _Answer)
         book.offset = answer.now - (sent_at + time.monotonic()) / 2

@@ -197,7 +197,14 @@ class TestLedger:
             found = one.post("recalls", gateway=one.name, epoch=one.epoch, wait_s=0).json()["recalls"]
             for recall in found:
                 rounds += 1
-                told = [{"slice": recall["slice"], "returned": recall["granted"] - 250, "reserved": 0}]
+                told = [
+                    {
+                        "slice": recall["slice"],
+                        "granted": recall["granted"],
+                        "returned": recall["granted"] - 250,
+                        "reserved": 0,
+                    }
+                ]
                 told[0]["round"] = recall["round"]
                 one.post("calls", gateway=one.name, epoch=one.epoch, told=told)
         waiter.join(20)
