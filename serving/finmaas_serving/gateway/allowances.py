@@ -53,7 +53,7 @@ class Slice:
         self.asking = False
         self.dirty = False  # the ledger has to be told
         self.round = 0  # the recall that was answered last
-        self.closed: int | None = None  # all that is left, for certain, while nothing changes
+        self.closed: int | None = None  # all that is left beside what is held, for certain, while nothing changes
         self.waiters: deque[_Waiter] = deque()
         self.settled = self.outstanding = self.pool = 0  # as the ledger said last
         self.away: tuple[str, ...] = ()
@@ -258,7 +258,7 @@ class Hold:
             slice_ = self.slices[place] or book.slice_of(meter, now)
             if amount <= 0:
                 continue
-            if slice_.closed is not None and amount > slice_.closed:
+            if slice_.closed is not None and amount > slice_.idle + slice_.closed:
                 raise refusal(slice_, amount, now)
             if slice_.tight or slice_.waiters or amount > slice_.idle:
                 lacking.append((place, slice_, amount))
@@ -471,7 +471,7 @@ def ledger_away() -> Unavailable:
 def refusal(slice_: Slice, needed: int, now: float) -> LimitReached:
     """Which allowance is used up, how much is left of it, and when it renews."""
     allowance = slice_.allowance
-    left = max(0, slice_.closed if slice_.closed is not None else slice_.pool)
+    left = max(0, slice_.idle + (slice_.closed if slice_.closed is not None else slice_.pool))
     renews_s = 1 if slice_.kind is WindowKind.NOW else max(1, math.ceil(slice_.end - now))
     when = "as soon as a running request ends" if slice_.kind is WindowKind.NOW else f"in {renews_s} s"
     away = f"; held by gateways that do not answer: {', '.join(slice_.away)}" if slice_.away else ""

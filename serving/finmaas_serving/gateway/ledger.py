@@ -232,8 +232,7 @@ class Ledger:
         left = asked - (served - len(slice_.waiters))
         if grant.final and left > 0:
             first = slice_.waiters[0].amount if slice_.waiters else 0
-            still = grant.still and not slice_.reserved
-            slice_.closed = grant.pool + slice_.idle if still else None
+            slice_.closed = grant.pool if grant.still else None
             fail_waiters(slice_, refusal(slice_, first, self._book.now()), left)
         if slice_.tight and slice_.idle and not slice_.waiters:
             self._book.want(slice_)
@@ -278,6 +277,7 @@ def _learn(slice_: Slice, granted: int) -> None:
 
 def _give_back(slice_: Slice, now: float) -> None:
     amount = returnable(slice_, now)
+    slice_.closed = None if amount else slice_.closed
     slice_.returned += amount
     slice_.held -= amount
     slice_.idle -= amount

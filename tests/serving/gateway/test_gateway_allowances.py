@@ -227,11 +227,11 @@ class TestCalls:
 
     def test_a_stream_ends_where_its_allowance_ends(self, tmp_path: Path) -> None:
         async def long(_: FakeReplica, __: dict[str, Any], writer: Any) -> None:
-            writer.write(stream_bytes([f"w{n} " for n in range(600)]))
+            writer.write(stream_bytes([f"w{n} " for n in range(500)]))
 
         async def test() -> None:
             async with running_gateway(tmp_path, long, document=limited("output_tokens", "day", 300)) as (rig, _):
-                slice_ = grant(rig, 300, 300)
+                slice_ = grant(rig, 300, 0)
                 answer = await rig.call(chat(stream=True, stream_options={"include_usage": True}))
                 *chunks, last, usage, done = answer.events
                 assert done == "[DONE]"
@@ -247,14 +247,14 @@ class TestCalls:
 
     def test_a_stream_within_its_allowance_is_whole(self, tmp_path: Path) -> None:
         async def long(_: FakeReplica, __: dict[str, Any], writer: Any) -> None:
-            writer.write(stream_bytes([f"w{n} " for n in range(600)]))
+            writer.write(stream_bytes([f"w{n} " for n in range(500)]))
 
         async def test() -> None:
             async with running_gateway(tmp_path, long, document=limited("output_tokens", "day", 9000)) as (rig, _):
                 grant(rig, 9000, None)
                 answer = await rig.call(chat(stream=True))
-                assert len(answer.events) == 601
+                assert len(answer.events) == 501
                 (record,) = await rig.records(1)
-                assert record["charges"] == [[1, 600]]
+                assert record["charges"] == [[1, 500]]
 
         run(test())
