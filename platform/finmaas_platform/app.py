@@ -32,6 +32,7 @@ from finmaas_platform.api import (
     ledger,
     lineage,
     login,
+    mlflow_artifacts,
     model_lifecycle,
     models,
     openai_files,
@@ -128,7 +129,8 @@ def _make_app() -> FastAPI:
     app.add_middleware(RequestContext)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
-    for router in (hub_writes.router, hub_lfs.router, hub.router):  # Hub clients fix the paths
+    # The clients of these fix the paths.
+    for router in (hub_writes.router, hub_lfs.router, hub.router, mlflow_artifacts.router):
         app.include_router(router)
 
     def openapi() -> dict[str, Any]:

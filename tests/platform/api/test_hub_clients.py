@@ -64,7 +64,9 @@ def run(env: dict[str, str], tmp_path: Path) -> Run:
         done = subprocess.run(
             command, env={**env, **changes}, cwd=tmp_path, capture_output=True, text=True, timeout=200
         )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, (
+            f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[:1000]}…{done.stderr[-3000:]}"
+        )
         return done.stdout
 
     return run
