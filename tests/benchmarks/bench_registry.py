@@ -3,6 +3,7 @@
     push_ratio, pull_ratio        the SDK through a control plane of its own process onto a folder store, against `cp`
                                   and sha256sum of the same bytes on the same disk, both with fsync
     s3_push_ratio, s3_pull_ratio  the store's S3 adapter against boto3's transfer and rclone, each with its own process
+    hub_pull_ratio                huggingface_hub's snapshot_download against the SDK's download of the same version
     resend_ratio                  one of 100 tensors changed: bytes sent over that tensor's bytes
     import_*, list_*              see bench_datasets.py
 
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from bench_datasets import measure_import, measure_lists
+from bench_registry_hub import measure_hub
 from bench_registry_s3 import measure_s3
 from figures import Figures
 from integration_helpers import find_port_block
@@ -51,6 +53,7 @@ def main() -> int:
         "s3": lambda: measure_s3(figures, options.megabytes, options.rounds),
         "import": lambda: measure_import(figures, options.rows),
         "lists": lambda: measure_lists(figures),
+        "hub": lambda: measure_hub(figures, options.megabytes, options.rounds),
     }
     met = [run() for name, run in parts.items() if options.only in ("", name)]
     return 0 if all(met) else 1
@@ -61,7 +64,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", default="", choices=["", "folder", "s3", "import", "lists"])
+    parser.add_argument("--only", default="", choices=["", "folder", "s3", "import", "lists", "hub"])
     return parser.parse_args()
 
 
@@ -78,8 +81,8 @@ def measure_folder(figures: Figures, megabytes: int, rounds: int) -> bool:
                     lambda model=model: copy_and_hash(model, folder / "copy"),
                     lambda model=model, number=number, cache=cache: push(client, model, f"m-{number}-{cache}"),
                 ]
-                copied, pushed = _both(sides, number, cache)
-                again, pulled = _both(
+                copied, pushed = run_both(sides, number, cache)
+                again, pulled = run_both(
                     [
                         lambda: copy_and_hash(folder / "copy", folder / "again"),
                         lambda number=number, cache=cache: pull(client, f"m-{number}-{cache}", folder / "pulled"),
@@ -97,8 +100,8 @@ def measure_folder(figures: Figures, megabytes: int, rounds: int) -> bool:
         resent = measure_resend(client, folder, min(megabytes, 200))
     how = f"{megabytes} MB in 4 safetensors files, SDK → control plane → folder, against cp + sha256sum + fsync"
     met = [
-        figures.add("push_ratio", _median(pushes), at_least=0.8, how=how, rounds=pushes, seconds=seconds),
-        figures.add("pull_ratio", _median(pulls), at_least=0.8, how=how, rounds=pulls),
+        figures.add("push_ratio", median(pushes), at_least=0.8, how=how, rounds=pushes, seconds=seconds),
+        figures.add("pull_ratio", median(pulls), at_least=0.8, how=how, rounds=pulls),
         figures.add("resend_ratio", resent, at_most=1.05, how=f"1 of {TENSORS} tensors changed; body bytes received"),
     ]
     return all(met)
@@ -204,7 +207,7 @@ def drop_cache() -> None:
         raise SystemExit(f"cold rounds need leave to drop the page cache ({error})") from error
 
 
-def _both(sides: list[Callable[[], None]], number: int, cache: str) -> tuple[float, float]:
+def run_both(sides: list[Callable[[], None]], number: int, cache: str) -> tuple[float, float]:
     """Seconds of both sides; which goes first changes with the round."""
     took = [0.0, 0.0]
     for side in (0, 1) if number % 2 == 0 else (1, 0):
@@ -217,7 +220,8 @@ def _both(sides: list[Callable[[], None]], number: int, cache: str) -> tuple[flo
     return took[0], took[1]
 
 
-def _median(ratios: dict[str, list[float]]) -> float:
+def median(ratios: dict[str, list[float]]) -> float:
+    """Over all rounds, warm and cold."""
     return round(statistics.median(one for many in ratios.values() for one in many), 3)
 
 

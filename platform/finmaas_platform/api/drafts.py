@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from finmaas_platform.api.datasets import DatasetVersionView, show_dataset_version
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
 from finmaas_platform.api.idempotency import OnceDep
 from finmaas_platform.api.models import ModelVersionView, show_model_version
@@ -17,6 +18,7 @@ from finmaas_platform.db.drafts import DraftRow
 from finmaas_platform.domain.hub import RepoKind
 from finmaas_platform.services import drafts
 from finmaas_platform.services.projects import get_project
+from finmaas_registry.splits import Fractions, parse_fractions
 
 router = APIRouter(prefix="/drafts", tags=["drafts"])
 
@@ -43,6 +45,16 @@ class DraftRelease(RequestBody):
 
     base: str | None = Field(None, max_length=200, description="What an adapter was trained on, e.g. `qwen3@1`.")
     description: str | None = Field(None, max_length=10_000, description="Left out: the message of the last commit.")
+
+
+class DatasetDraftRelease(RequestBody):
+    """How a draft of a dataset becomes a version; what is left out is told from its columns, as in an import."""
+
+    shape: str | None = None
+    text: str | None = Field(None, description="The column that is asked.")
+    label: str | None = Field(None, description="The column that answers.")
+    group: str | None = Field(None, description="Rows with equal values here share a split.")
+    splits: str | None = Field(None, description="train,validation,test", examples=["0.8,0.1,0.1"])
 
 
 def show_draft(row: DraftRow) -> DraftView:
@@ -128,3 +140,24 @@ def release_draft(
         return show_model_version(row)
 
     return once.run(session, release)
+
+
+@router.post("/dataset/{tenant}/{project}/{name}/release", status_code=201, summary="Release a draft of a dataset")
+def release_dataset_draft(
+    tenant: str,
+    project: str,
+    name: str,
+    body: DatasetDraftRelease,
+    response: Response,
+    caller: CallerDep,
+    deps: DepsDep,
+) -> DatasetVersionView:
+    """Imports its rows as the next version, with all reports. 200 when a version has the same rows already."""
+    from finmaas_platform.services.dataset_drafts import release_dataset  # pyarrow would slow down the start
+    from finmaas_registry.dataset_import import ImportOptions
+
+    fractions = parse_fractions(body.splits) if body.splits else Fractions()
+    options = ImportOptions(shape=body.shape, text=body.text, label=body.label, group=body.group, fractions=fractions)
+    row, is_new = release_dataset(deps, caller, f"{tenant}/{project}", name, options)
+    response.status_code = 201 if is_new else 200
+    return show_dataset_version(row)

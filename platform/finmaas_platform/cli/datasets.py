@@ -146,7 +146,7 @@ def import_dataset(
             without_consent=without_consent,
             on_progress=on_progress,
         )
-    _show_version(version, as_json)
+    show_version(version, as_json)
     if not as_json:
         say(f"Next: finmaas train <base> {version.dataset}@{version.version} --output <model>")
 
@@ -174,7 +174,7 @@ def pull_dataset(
     with connect() as client, show_bytes(f"Pulling {ref}") as on_bytes:
         version = client.datasets.download(ref, folder, project, on_progress=on_bytes)
     if as_json:
-        _show_version(version, as_json)
+        show_version(version, as_json)
     else:
         say(f"{folder} holds {version.ref}: {format_bytes(version.size_bytes)} in {len(version.files)} files.")
 
@@ -213,7 +213,7 @@ def show_dataset(
         if report:
             show_report(client.datasets.report(ref, project), as_json)
         else:
-            _show_version(client.datasets.version(ref, project), as_json)
+            show_version(client.datasets.version(ref, project), as_json)
 
 
 @app.command("versions")
@@ -260,7 +260,7 @@ def _cell_of(name: str) -> Any:
     return cell
 
 
-def _show_version(version: DatasetVersion, as_json: bool) -> None:
+def show_version(version: DatasetVersion, as_json: bool) -> None:
     splits = " · ".join(f"{name} {count:,}" for name, count in version.splits.items())
     fields = (
         ("version", version.ref),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from finmaas_platform.cli import models
+from finmaas_platform.cli import datasets, models
 from finmaas_platform.cli.options import DEFAULT_PROJECT, AnyProjectOption, JsonOption, ProjectOption, connect
 from finmaas_platform.cli.terminal import Column, format_bytes, print_json, say, show_items
 
@@ -27,6 +27,7 @@ def register(_root: typer.Typer) -> None:
     models.app.command("drafts")(list_drafts)
     models.app.command("release")(release_model)
     models.app.command("discard")(discard_draft)
+    datasets.app.command("import-draft")(import_draft)
 
 
 def list_drafts(project: AnyProjectOption = None, as_json: JsonOption = False) -> None:
@@ -77,3 +78,30 @@ def discard_draft(name: NameArgument, project: ProjectOption = DEFAULT_PROJECT, 
         print_json({"project": project, "name": name, "draft": None})
         return
     say(f"The draft of {name} is discarded.")
+
+
+def import_draft(
+    name: Annotated[str, typer.Argument(help="The dataset, by name.", metavar="DATASET")],
+    project: ProjectOption = DEFAULT_PROJECT,
+    shape: Annotated[
+        str | None, typer.Option("--shape", help="What a row is (default: told by the columns).", show_default=False)
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Column with the text.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Column with the label.", show_default=False)] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="Column whose equal values stay in one split.", show_default=False)
+    ] = None,
+    splits: Annotated[
+        str | None, typer.Option("--splits", help="Shares of train, validation and test.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the next version of the rows that were uploaded with Hugging Face tools; they are split anew.
+
+    Example: finmaas dataset import-draft questions --text text --label label
+    """
+    with connect() as client:
+        version = client.drafts.release_dataset(
+            name, project, shape=shape, text=text, label=label, group=group, splits=splits
+        )
+    datasets.show_version(version, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finmaas_platform.sdk.objects import Draft, ModelVersion
+from finmaas_platform.sdk.objects import DatasetVersion, Draft, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
 from finmaas_platform.sdk.transport import Transport
 
@@ -34,3 +34,19 @@ class Drafts:
         body = {"base": base, "description": description}
         path = f"/drafts/model/{parse_ref(name, project).path}/release"
         return ModelVersion.model_validate(self._http.write("POST", path, body))
+
+    def release_dataset(
+        self,
+        name: str,
+        project: str = DEFAULT_PROJECT,
+        *,
+        shape: str | None = None,
+        text: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        splits: str | None = None,
+    ) -> DatasetVersion:
+        """The version that the rows of a draft become, split anew; BadRow names the first bad row."""
+        body = {"shape": shape, "text": text, "label": label, "group": group, "splits": splits}
+        path = f"/drafts/dataset/{parse_ref(name, project).path}/release"
+        return DatasetVersion.model_validate(self._http.write("POST", path, body))

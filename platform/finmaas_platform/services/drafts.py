@@ -149,10 +149,15 @@ def release_model(
         base_version_id=base_version.id if base_version else None,
         description=description or draft.message,
     )
-    _remove(session, draft)
-    after = {"ref": row.ref, "revision": draft.revision}
-    record_audit(session, caller, now, "draft.release", draft.id, after=after, tenant_id=project.tenant_id)
+    close(session, caller, now, draft, row.ref)
     return row
+
+
+def close(session: Session, caller: Caller, now: datetime, draft: DraftRow, ref: str) -> None:
+    """Ends a draft that became the version `ref`."""
+    _remove(session, draft)
+    after = {"ref": ref, "revision": draft.revision}
+    record_audit(session, caller, now, "draft.release", draft.id, after=after, tenant_id=draft.tenant_id)
 
 
 def discard(session: Session, caller: Caller, now: datetime, draft: DraftRow) -> None:

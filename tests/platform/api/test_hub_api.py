@@ -105,6 +105,25 @@ class TestReading:
         ]
         assert [hub.revision_exists(ID, "v1"), hub.revision_exists(ID, "v2")] == [True, False]
 
+    def test_an_alias_is_a_branch(self, hub: HfApi, client: TestClient, engineer: Headers) -> None:
+        register(client, engineer, put(client, engineer, FILES))
+        answer = client.put(
+            "/api/v1/models/default/default/tiny/aliases/canary", json={"version": "1"}, headers=engineer
+        )
+        assert answer.status_code < 300, answer.text
+        branches = {ref.name: ref.target_commit for ref in hub.list_repo_refs(ID).branches}
+        first, second = (hub.model_info(ID, revision=tag).sha for tag in ("v1", "v2"))
+        assert branches == {"main": second, "canary": first}
+        assert hub.model_info(ID, revision="canary").sha == first
+        with pytest.raises(RevisionNotFoundError):
+            hub.model_info(ID, revision="production")
+
+    def test_main_passes_over_what_is_retired(self, hub: HfApi, client: TestClient, engineer: Headers) -> None:
+        register(client, engineer, put(client, engineer, FILES))
+        url = "/api/v1/models/default/default/tiny/versions/2/retire"
+        assert client.post(url, json={}, headers=engineer).status_code == 200
+        assert hub.model_info(ID).sha == hub.model_info(ID, revision="v1").sha
+
     def test_lists_a_tree_by_folder(self, hub: HfApi) -> None:
         assert [entry.path for entry in hub.list_repo_tree(ID)] == sorted([*FILES, "notes"])
         assert [entry.path for entry in hub.list_repo_tree(ID, "notes")] == ["notes/empty", "notes/说明 1.txt"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -177,6 +180,60 @@ class TestFlow:
         assert "give `base`" in client.post(url, json={}, headers=engineer).json()["detail"]
         made = client.post(url, json={"base": "new@1"}, headers=engineer).json()
         assert (made["kind"], made["version"]) == ("adapter", 1)
+
+
+class TestDatasets:
+    RELEASE = "/api/v1/drafts/dataset/default/default/rows/release"
+
+    def push(self, hub: HfApi, files: dict[str, bytes]) -> None:
+        hub.create_repo("default/rows", repo_type="dataset", exist_ok=True)
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        hub.create_commit("default/rows", operations, commit_message="rows", repo_type="dataset")
+
+    def test_shards_of_parquet_become_one_version(self, hub: HfApi, client: TestClient, engineer: Headers) -> None:
+        shards = [parquet([{"text": f"question {n}-{m}", "label": f"l{m % 2}"} for m in range(30)]) for n in range(2)]
+        named = {f"data/train-0000{n}-of-00002.parquet": shard for n, shard in enumerate(shards)}
+        self.push(hub, {**named, "README.md": b"# rows"})
+        made = client.post(self.RELEASE, json={"text": "text", "label": "label"}, headers=engineer)
+        assert (made.status_code, made.json()["rows"], made.json()["ref"]) == (201, 60, "default/default/rows@1")
+        assert client.post(self.RELEASE, json={}, headers=engineer).status_code == 404
+        assert hub.list_repo_files("default/rows", repo_type="dataset", revision="v1") == [
+            file["path"] for file in made.json()["files"]
+        ]
+        self.push(hub, {"rows.csv": b"text,label\n" + b"".join(b"q %d,l\n" % n for n in range(20))})
+        hub.delete_folder("data", "default/rows", repo_type="dataset")
+        assert client.post(self.RELEASE, json={}, headers=engineer).json()["rows"] == 20
+
+    @pytest.mark.parametrize(
+        ("files", "said"),
+        [
+            ({"README.md": b"# x"}, "no file of rows"),
+            ({"a.csv": b"text,label\na,b\n", "b.csv": b"text,label\na,b\n"}, "several files of rows"),
+            ({"a.csv": b"text,label\na\n"}, "line 2"),
+            ({"a/x.parquet": b"1", "b/x.parquet": b"2"}, "rows in a, b"),
+            ({"a/x.parquet": b"1", "a/y.parquet": b"2"}, "no Parquet file"),
+        ],
+    )
+    def test_what_is_no_dataset_stays_a_draft(
+        self, hub: HfApi, client: TestClient, engineer: Headers, files: dict[str, bytes], said: str
+    ) -> None:
+        self.push(hub, files)
+        answer = client.post(self.RELEASE, json={}, headers=engineer)
+        assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text
+        assert len(client.get("/api/v1/drafts", headers=engineer).json()["items"]) == 1
+
+    def test_roles_and_tenants(
+        self, hub: HfApi, client: TestClient, stranger: Headers, make_principal: Callable[..., Headers]
+    ) -> None:
+        self.push(hub, {"a.csv": b"text,label\na,b\n"})
+        assert client.post(self.RELEASE, json={}, headers=stranger).status_code == 404
+        assert client.post(self.RELEASE, json={}, headers=make_principal("auditor")).status_code == 403
+
+
+def parquet(rows: list[dict[str, str]]) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
 
 
 class TestTwoWriters:

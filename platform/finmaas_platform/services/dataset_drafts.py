@@ -1,0 +1,107 @@
+"""A draft of a dataset becomes a version by the import that every file of rows goes through: checks, splits, reports.
+
+Rows are split anew, by stable hash, whatever split their file was named after: only so do equal rows of two versions
+share a split, which leakage reports and comparisons count on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from finmaas_core.errors import InvalidInput
+from finmaas_platform.db.base import read_unit, unit_of_work
+from finmaas_platform.db.datasets import DatasetVersionRow
+from finmaas_platform.deps import Deps
+from finmaas_platform.domain.hub import RepoKind
+from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services import drafts
+from finmaas_platform.services.blobs import to_entries
+from finmaas_platform.services.dataset_imports import import_file, import_scratch, open_import
+from finmaas_platform.services.projects import get_project
+from finmaas_registry.manifest import FileEntry
+from finmaas_registry.store import BlobStore, read_chunks
+
+if TYPE_CHECKING:
+    from finmaas_registry.dataset_import import ImportOptions
+
+ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx")
+
+
+def choose_rows(files: Sequence[FileEntry]) -> list[FileEntry]:
+    """The files that hold a draft's rows: one of any kind, or shards of Parquet in one folder. Raises InvalidInput."""
+    rows = [file for file in files if file.path.lower().endswith(ROWS)]
+    if not rows:
+        raise InvalidInput(f"the draft holds no file of rows ({', '.join(ROWS)}); upload one")
+    if len(rows) == 1:
+        return rows
+    if not all(file.path.endswith(".parquet") for file in rows):
+        raise InvalidInput("the draft holds several files of rows; upload one file, or shards of Parquet")
+    folders = sorted({str(PurePosixPath(file.path).parent) for file in rows})
+    if len(folders) > 1:
+        raise InvalidInput(f"the draft holds rows in {', '.join(folders[:8])}; one dataset is one configuration")
+    return rows
+
+
+def release_dataset(
+    deps: Deps, caller: Caller, project: str, name: str, options: ImportOptions
+) -> tuple[DatasetVersionRow, bool]:
+    """The version made of a draft, and whether it is new; the draft is gone then, unless it has changed meanwhile.
+
+    Killed in between it is repeated: equal rows are the same version.
+    """
+    drafts.check_may_write(caller)
+    with read_unit(deps.sessions) as session:
+        draft = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
+        revision, rows = draft.revision, choose_rows(to_entries(draft.files))
+    target = open_import(deps, caller, project, name, PurePosixPath(rows[0].path).name)
+    row, is_new = import_file(deps, caller, target, _read(deps, rows), options)
+    with unit_of_work(deps.sessions) as session:
+        found = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
+        if found.revision == revision:
+            drafts.close(session, caller, deps.clock.now(), found, row.ref)
+    return row, is_new
+
+
+def _read(deps: Deps, rows: Sequence[FileEntry]) -> Iterator[bytes]:
+    if len(rows) == 1:
+        yield from deps.store.open(rows[0].sha256)
+        return
+    from finmaas_registry.dataset_import import scratch_folder  # pyarrow would slow down the start
+
+    with scratch_folder(import_scratch(deps)) as folder:
+        joined = folder / "joined.parquet"
+        _join(deps.store, rows, folder / "shard.parquet", joined)
+        with joined.open("rb") as file:
+            yield from read_chunks(file)
+
+
+def _join(store: BlobStore, rows: Sequence[FileEntry], shard: Path, joined: Path) -> None:
+    """One Parquet file of all shards, a row group at a time. Raises InvalidInput for one with other columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: pq.ParquetWriter | None = None
+    try:
+        for file in rows:
+            with shard.open("wb") as out:
+                out.writelines(store.open(file.sha256))
+            for batch in _batches(file, shard):
+                writer = writer or pq.ParquetWriter(joined, batch.schema)
+                if batch.schema != writer.schema:
+                    raise InvalidInput(f"{file.path} has other columns than {rows[0].path}; upload shards of one table")
+                writer.write_batch(batch)
+    except pa.ArrowInvalid as error:
+        raise InvalidInput(f"a shard is no Parquet file ({error}); upload it again") from error
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _batches(file: FileEntry, shard: Path) -> Iterator:  # type: ignore[type-arg]
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(shard) as opened:
+        for batch in opened.iter_batches():
+            yield batch.replace_schema_metadata(None)
