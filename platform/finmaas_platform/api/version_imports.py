@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from finmaas_core.errors import NotFound
+from finmaas_platform.api.datasets import DatasetVersionView, show_dataset_version
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
 from finmaas_platform.api.models import FileBody, ModelVersionView, show_model_version
 from finmaas_platform.api.requests import RequestBody
@@ -17,6 +18,7 @@ from finmaas_platform.services import datasets, models
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.version_imports import describe_dataset, describe_model, find_origin, import_model
 from finmaas_registry.manifest import FileEntry
+from finmaas_registry.splits import Fractions, parse_fractions
 
 router = APIRouter(tags=["versions that travel"])
 MAX_FILES = 100_000
@@ -31,6 +33,14 @@ class ModelImport(RequestBody):
     document: dict[str, Any] = Field(description="Kept as it is; its `digest` must be that of the files.")
     base: str | None = Field(None, max_length=200, description="Left out: the version here with the base's files.")
     description: str | None = Field(None, max_length=10_000)
+
+
+class DatasetImport(RequestBody):
+    """The files of a dataset version, put before, and what the site it comes from says of it."""
+
+    files: list[FileBody] = Field(min_length=1, max_length=MAX_FILES)
+    document: dict[str, Any] = Field(description="Kept as it is; its `digest` must be that of the files.")
+    splits: str | None = Field(None, description="train,validation,test, as they were there.")
 
 
 class OriginView(BaseModel):
@@ -78,7 +88,7 @@ def get_model_origin(
 
 
 @router.post("/models/{tenant}/{project}/{name}/imports", status_code=201, summary="Import a version from elsewhere")
-def import_model_version(
+def import_carried_model(
     tenant: str,
     project: str,
     name: str,
@@ -108,3 +118,24 @@ def import_model_version(
     )
     response.status_code = 201 if row.number > known else 200
     return show_model_version(row)
+
+
+@router.post("/datasets/{tenant}/{project}/{name}/imports", status_code=201, summary="Import a version from elsewhere")
+def import_carried_dataset(
+    tenant: str,
+    project: str,
+    name: str,
+    body: DatasetImport,
+    response: Response,
+    caller: CallerDep,
+    deps: DepsDep,
+) -> DatasetVersionView:
+    """Its rows go through the import once more, with all reports. Safe to repeat: equal rows are the same version."""
+    from finmaas_platform.services.dataset_archives import import_dataset_archive  # pyarrow would slow down the start
+
+    caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+    files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
+    fractions = parse_fractions(body.splits) if body.splits else Fractions()
+    row, is_new = import_dataset_archive(deps, caller, f"{tenant}/{project}", name, files, body.document, fractions)
+    response.status_code = 201 if is_new else 200
+    return show_dataset_version(row)

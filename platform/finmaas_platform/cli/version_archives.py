@@ -24,6 +24,7 @@ def register(_root: typer.Typer) -> None:
     models.app.command("export")(export_model)
     models.app.command("import-archive")(import_model)
     datasets.app.command("export")(export_dataset)
+    datasets.app.command("import-archive")(import_dataset)
 
 
 def export_model(
@@ -69,6 +70,28 @@ def import_model(
     models.show_version(version, as_json)
 
 
+def import_dataset(
+    file: ArchiveArgument,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="Dataset that this becomes a version of (default: its own).")
+    ] = None,
+    project: ProjectOption = DEFAULT_PROJECT,
+    splits: Annotated[
+        str | None, typer.Option("--splits", help="Shares of the splits, if not 0.8,0.1,0.1.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import the rows that an archive holds, every byte checked, with reports made here.
+
+    Example: finmaas dataset import-archive questions-2.tar
+    """
+    from finmaas_platform.cli.progress import show_bytes
+
+    with connect() as client, show_bytes(f"Importing {file.name}") as on_bytes:
+        version = client.version_archives.import_dataset(file, name, project, splits=splits, on_progress=on_bytes)
+    datasets.show_version(version, as_json)
+
+
 def _export(kind: str, ref: str, output: Path, project: str, as_json: bool) -> None:
     from finmaas_platform.cli.progress import show_bytes
 
@@ -81,5 +104,4 @@ def _export(kind: str, ref: str, output: Path, project: str, as_json: bool) -> N
         print_json({"ref": version.ref, "digest": version.digest, "file": str(output), "size_bytes": size})
         return
     say(f"Wrote {version.ref} to {output} ({format_bytes(size)}).")
-    if kind == "model":
-        say(f"There: finmaas model import-archive {output.name}")
+    say(f"There: finmaas {kind} import-archive {output.name}")

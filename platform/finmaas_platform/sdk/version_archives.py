@@ -78,6 +78,23 @@ class VersionArchives:
         }
         return ModelVersion.model_validate(self._http.write("POST", f"/models/{target.path}/imports", body))
 
+    def import_dataset(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        project: str = DEFAULT_PROJECT,
+        *,
+        splits: str | None = None,
+        on_progress: OnBytes | None = None,
+    ) -> DatasetVersion:
+        """The version that the rows of an archive become here, with reports of their own. Raises as `import_model`."""
+        archive = _open(path, "dataset")
+        self._send(archive, on_progress)
+        target = parse_ref(name or _name_of(archive), project)
+        document = {key: value for key, value in archive.document.items() if key != "files"}
+        body = {"files": archive.document["files"], "document": document, "splits": splits}
+        return DatasetVersion.model_validate(self._http.write("POST", f"/datasets/{target.path}/imports", body))
+
     def _send(self, archive: VersionArchive, on_progress: OnBytes | None) -> None:
         """Puts the blobs that are not there yet; the others are checked all the same."""
         files = distinct(archive.manifest)

@@ -26,6 +26,7 @@ from finmaas_registry.store import BlobStore, read_chunks
 if TYPE_CHECKING:
     from finmaas_registry.dataset_import import ImportOptions
 
+_ADDED = ("_row", "_group")  # columns that an import adds; the next one adds its own
 ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx")
 
 
@@ -56,7 +57,7 @@ def release_dataset(
         draft = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
         revision, rows = draft.revision, choose_rows(to_entries(draft.files))
     target = open_import(deps, caller, project, name, PurePosixPath(rows[0].path).name)
-    row, is_new = import_file(deps, caller, target, _read(deps, rows), options)
+    row, is_new = import_file(deps, caller, target, read_rows(deps, rows), options)
     with unit_of_work(deps.sessions) as session:
         found = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
         if found.revision == revision:
@@ -64,8 +65,9 @@ def release_dataset(
     return row, is_new
 
 
-def _read(deps: Deps, rows: Sequence[FileEntry]) -> Iterator[bytes]:
-    if len(rows) == 1:
+def read_rows(deps: Deps, rows: Sequence[FileEntry]) -> Iterator[bytes]:
+    """The bytes of one file with all the rows. Raises InvalidInput for shards that do not belong together."""
+    if len(rows) == 1 and not rows[0].path.endswith(".parquet"):
         yield from deps.store.open(rows[0].sha256)
         return
     from finmaas_registry.dataset_import import scratch_folder  # pyarrow would slow down the start
@@ -104,4 +106,5 @@ def _batches(file: FileEntry, shard: Path) -> Iterator:  # type: ignore[type-arg
 
     with pq.ParquetFile(shard) as opened:
         for batch in opened.iter_batches():
-            yield batch.replace_schema_metadata(None)
+            kept = [name for name in batch.schema.names if name not in _ADDED]
+            yield batch.select(kept).replace_schema_metadata(None)

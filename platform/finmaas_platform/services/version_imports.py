@@ -77,7 +77,7 @@ def import_model(
 
     The base of an adapter is the version that is named, else one here with the files that its document tells of.
     """
-    _check_document(document, files)
+    check_document(document, files)
     base_row = _find_base(session, caller, project, document, base) if kind == "adapter" or base else None
     row = register_model_version(
         session,
@@ -155,7 +155,8 @@ def _find(session: Session, caller: Caller, table: Any, row_id: str | None) -> A
     return None if row_id is None else session.scalar(scoped(select(table), caller).where(table.id == row_id))
 
 
-def _check_document(document: Mapping[str, Any], files: Sequence[FileEntry]) -> None:
+def check_document(document: Mapping[str, Any], files: Sequence[FileEntry]) -> None:
+    """Raises InvalidInput unless the files are those that a document's digest stands for."""
     told, found = document.get("digest"), make_manifest(files).digest
     if told is not None and told != found:
         raise InvalidInput(f"the files have the digest {found}, the document says {told}; take its own archive")

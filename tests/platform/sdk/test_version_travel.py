@@ -130,6 +130,25 @@ class TestArchives:
                 here.version_archives.import_model(path)
 
 
+class TestDatasets:
+    def test_rows_become_the_same_files_and_reports_of_this_site(
+        self, here: Client, there: Client, tmp_path: Path, client: TestClient, stranger: Headers
+    ) -> None:
+        rows = tmp_path / "rows.csv"
+        rows.write_text("text,label,source\n" + "".join(f"question {n},label-{n % 3},s{n}\n" for n in range(200)))
+        version = here.datasets.import_file(rows, "questions")
+        path = here.version_archives.export(version, tmp_path / "questions.tar")
+        made = there.version_archives.import_dataset(path, project="other/default")
+        assert (made.ref, made.rows, made.splits) == ("other/default/questions@1", 200, version.splits)
+        told = [{(row["text"], row["label"], row["source"]) for row in each.datasets.rows(ref, split="test", limit=500)}
+                for each, ref in ((here, version.ref), (there, made.ref))]  # fmt: skip
+        assert told[0] == told[1]
+        assert {column["name"] for column in made.columns} == {column["name"] for column in version.columns}
+        assert there.version_archives.import_dataset(path, project="other/default").id == made.id
+        with pytest.raises(InvalidInput, match="holds a dataset; use `finmaas dataset import-archive`"):
+            there.version_archives.import_model(path, project="other/default")
+
+
 class TestHub:
     ID = "default/default.tiny"
 
