@@ -22,6 +22,7 @@ from finmaas_core.settings import Settings
 from finmaas_platform.cluster.ray_cluster import RayCluster
 from finmaas_platform.cluster.ray_head import ray_head_command
 from finmaas_platform.embedded.processes import end_processes, find_processes, marks
+from finmaas_registry.manifest import FileEntry, make_manifest
 
 HEAD_TIMEOUT_S = 180.0
 
@@ -63,8 +64,10 @@ def _answers(cluster: RayCluster) -> bool:
 def control_plane_of_one_model(settings: Settings, folder: Path, version_id: str) -> Iterator[None]:
     """Answers what nodes ask of the control plane, for one model version whose files lie in a folder."""
     blobs = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in folder.iterdir() if path.is_file()}
-    files = [{"path": p.name, "sha256": digest, "size": p.stat().st_size} for digest, p in blobs.items()]
-    version = json.dumps({"id": version_id, "kind": "full", "files": files}).encode()
+    manifest = make_manifest(FileEntry(path.name, digest, path.stat().st_size) for digest, path in blobs.items())
+    about = {"id": version_id, "ref": f"default/default/{version_id}@1", "kind": "full", "digest": manifest.digest}
+    files = [file.as_json() for file in manifest.files]
+    version = json.dumps({**about, "files": files, "signature": None}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
