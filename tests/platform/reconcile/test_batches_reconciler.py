@@ -70,7 +70,7 @@ class World:
             "project_id": self.key.project_id, "tenant_id": self.key.tenant_id, "endpoint_id": "ep_1",
             "model_version_id": None, "path": ENDPOINT, "status": answer.status_code, "stream": False,
             "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0, "ttft_ms": None, "duration_ms": 1.0,
-            "replica": None, "finish": "complete", "counted_by": "engine",
+            "replica": None, "finish": "complete", "counted_by": "engine", "charges": [], "epoch": "",
         }  # fmt: skip
         with unit_of_work(self.deps.sessions) as session:
             store_usage(session, "gw-1", [record])
