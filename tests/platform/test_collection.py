@@ -134,6 +134,7 @@ class TestRoots:
             "dataset_versions.digest": "of the manifest",
             "model_versions.digest": "of the manifest",
             "policies.digest": "of a document",
+            "traffic_plans.digest": "of a document",
             "provenance_claims.digest": "of a claim",
             "deletion_requests.digest": "keyed, of a row",
             "blobs.digest": "who sees it, no name",
