@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 BESIDE_BYTES = 128 << 10
 """Smaller chunks are hashed at once: handing them over would cost more."""
@@ -18,7 +19,7 @@ class SideHasher:
         self._last: Future[None] | None = None
         self.size = 0
 
-    def __enter__(self) -> SideHasher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finmaas_core.errors import Corrupt, StoreFull
+from finmaas_registry.hashing import SideHasher
 from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
 
 MARKER = ".complete"
@@ -82,15 +83,15 @@ def _build(manifest: Manifest, fetch: Fetch, folder: Path) -> None:
 
 def _write(file: FileEntry, chunks: Iterable[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sha256 = hashlib.sha256()
-    with path.open("xb") as out:
+    with path.open("xb") as out, SideHasher() as hasher:
         for chunk in chunks:
-            sha256.update(chunk)
+            hasher.update(chunk)
             out.write(chunk)
         out.flush()
         os.fsync(out.fileno())
-    if sha256.hexdigest() != file.sha256:
-        raise Corrupt(f"{file.path} arrived with the digest {sha256.hexdigest()}, not {file.sha256}; fetch it again")
+        found = hasher.hexdigest()
+    if found != file.sha256:
+        raise Corrupt(f"{file.path} arrived with the digest {found}, not {file.sha256}; fetch it again")
 
 
 @contextmanager

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -23,13 +22,15 @@ from minio.error import S3Error
 
 from finmaas_core.errors import Corrupt, NotFound
 from finmaas_core.quantities import check_digest
+from finmaas_registry.hashing import SideHasher
 from finmaas_registry.s3_client import S3Address, is_missing, make_client, naming_faults, patiently
 from finmaas_registry.sealing import PLAIN, Codec
 from finmaas_registry.store import CHUNK_BYTES, Stored, read_chunks
 
 PART_BYTES = 16 << 20
 READ_BYTES = 8 << 20
-PARALLEL = 4
+PARALLEL = 8
+READ_PARALLEL = 4
 MAX_PARTS = 10_000
 STALE_UPLOAD = timedelta(days=2)
 """Parts of an upload that nobody took up again for so long are given back."""
@@ -70,18 +71,17 @@ class S3Store:
 
     def put_expected(self, digest: str, chunks: Iterable[bytes]) -> Stored:
         check_digest(digest)
-        check = _Check()
-        parts = _cut(self._codecs[0].seal(check.watch(chunks)))
-        first = next(parts)
-        second = next(parts, None)
-        with naming_faults(self.address):
-            if second is None:
+        with _Check() as check, naming_faults(self.address):
+            parts = _cut(self._codecs[0].seal(check.watch(chunks)))
+            first = next(parts)
+            second = next(parts, None)
+            if second is not None:
+                self._put_parts(digest, _chain(first, second, parts), check)
+            else:
                 check.expect(digest)
                 if self._find_size(digest) is None:
                     self._client._put_object(self._bucket, self._key(digest), first, _HEADERS.copy())  # noqa: SLF001
-            else:
-                self._put_parts(digest, _chain(first, second, parts), check)
-        return Stored(digest, check.size)
+            return Stored(digest, check.size)
 
     def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:
         for codec in self._codecs:
@@ -158,6 +158,21 @@ class S3Store:
         key = self._key(digest)
         upload, held = self._find_upload(key) if self._codecs[0] is PLAIN else (None, {})
         upload = upload or self._client._create_multipart_upload(self._bucket, key, _HEADERS.copy())  # noqa: SLF001
+        try:
+            sent = self._send_parts(key, upload, parts, held)
+            check.expect(digest)
+            self._client._complete_multipart_upload(self._bucket, key, upload, sent)  # noqa: SLF001
+        except Corrupt:
+            self._client._abort_multipart_upload(self._bucket, key, upload)  # noqa: SLF001
+            raise
+        except S3Error as error:
+            # Another writer of the same bytes took up the same upload and was first.
+            if error.code != "NoSuchUpload" or self._find_size(digest) is None:
+                raise
+            deque(parts, maxlen=0)
+            check.expect(digest)
+
+    def _send_parts(self, key: str, upload: str, parts: Iterator[bytes], held: Mapping[int, str]) -> Sequence[Part]:
         sending: deque[Future[Part]] = deque()
         sent: deque[Part] = deque()
         try:
@@ -165,29 +180,18 @@ class S3Store:
                 if len(sending) == PARALLEL:
                     sent.append(sending.popleft().result())
                 sending.append(self._pool.submit(self._send_part, key, upload, number, data, held.get(number)))
-            sent.extend(future.result() for future in sending)
-            check.expect(digest)
-        except Corrupt:
-            self._client._abort_multipart_upload(self._bucket, key, upload)  # noqa: SLF001
-            raise
+            while sending:
+                sent.append(sending.popleft().result())
         finally:
             for future in sending:
                 future.cancel()
-        self._complete(digest, key, upload, sent)
+        return [*sent]
 
     def _send_part(self, key: str, upload: str, number: int, data: bytes, held: str | None) -> Part:
         if held is not None and held == hashlib.md5(data, usedforsecurity=False).hexdigest():
             return Part(number, held)
         etag = patiently(lambda: self._client._upload_part(self._bucket, key, data, None, upload, number))  # noqa: SLF001
         return Part(number, etag)
-
-    def _complete(self, digest: str, key: str, upload: str, parts: Sequence[Part]) -> None:
-        try:
-            self._client._complete_multipart_upload(self._bucket, key, upload, [*parts])  # noqa: SLF001
-        except S3Error as error:
-            # Another writer of the same bytes took up the same upload and was first.
-            if error.code != "NoSuchUpload" or self._find_size(digest) is None:
-                raise
 
     def _find_upload(self, key: str) -> tuple[str | None, dict[int, str]]:
         """An unfinished upload of the same name, and the MD5 of each part that the server holds."""
@@ -213,13 +217,13 @@ class S3Store:
     # --- reading in ranges --------------------------------------------------------------------------------------
 
     def _read(self, key: str, size: int, offset: int) -> Iterator[bytes]:
-        """Ranges in order, PARALLEL of them under way."""
+        """Ranges in order, READ_PARALLEL of them under way."""
         starts = iter(range(offset, size, READ_BYTES))
         coming: deque[Future[bytes]] = deque()
         try:
             for start in starts:
                 coming.append(self._pool.submit(self._read_range, key, start, min(READ_BYTES, size - start)))
-                if len(coming) == PARALLEL:
+                if len(coming) == READ_PARALLEL:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
@@ -245,37 +249,43 @@ class S3Store:
 _HEADERS = {"Content-Type": "application/octet-stream"}
 
 
-@dataclass
-class _Check:
+class _Check(SideHasher):
     """Hashes a stream on its way."""
-
-    size: int = 0
-    _sha256: Any = field(default_factory=hashlib.sha256)
 
     def watch(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._sha256.update(chunk)
-            self.size += len(chunk)
+            self.update(chunk)
             yield chunk
 
     def expect(self, digest: str) -> None:
-        found = self._sha256.hexdigest()
+        found = self.hexdigest()
         if found != digest:
             raise Corrupt(f"the bytes have the digest {found}, not {digest}; read the file again and send it whole")
 
 
 def _cut(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A stream as parts of PART_BYTES; at least one, which may be empty. Parts grow so that MAX_PARTS suffice."""
-    part, count = bytearray(), 0
+    """A stream as parts of about PART_BYTES; at least one, which may be empty. They grow, so that MAX_PARTS suffice."""
+    held: list[bytes] = []
+    size = count = 0
     for chunk in chunks:
-        part += chunk
-        size = PART_BYTES << (count // 2000)
-        if len(part) >= size:
-            count += 1
-            yield bytes(part[:size])
-            del part[:size]
-    if part or not count:
-        yield bytes(part)
+        for piece in _pieces(chunk):
+            held.append(piece)
+            size += len(piece)
+            if size >= PART_BYTES << (count // 2000):
+                yield b"".join(held)
+                held, size, count = [], 0, count + 1
+    if held or not count:
+        yield b"".join(held)
+
+
+def _pieces(chunk: bytes) -> Iterator[bytes]:
+    """A chunk that is larger than a part, in parts."""
+    if len(chunk) <= PART_BYTES:
+        yield chunk
+        return
+    view = memoryview(chunk)
+    for start in range(0, len(chunk), PART_BYTES):
+        yield bytes(view[start : start + PART_BYTES])
 
 
 def _chain(first: bytes, second: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -30,7 +30,9 @@ from pathlib import Path
 from pydantic import SecretStr
 from finmaas_registry.s3_client import S3Address
 from finmaas_registry.s3_store import S3Store
-from finmaas_registry.store import put_file
+from finmaas_registry.manifest import FileEntry
+from finmaas_registry.materialise import materialise
+from finmaas_registry.store import read_chunks
 what, path, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 e = os.environ
 keys = SecretStr(e["ACCESS"]), SecretStr(e["SECRET"])
@@ -39,16 +41,9 @@ if what == "push":
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        store.put_expected(digest, iter(lambda: file.read(1 << 20), b""))
+        store.put_expected(digest, read_chunks(file))
 else:
-    sha256 = hashlib.sha256()
-    with path.open("wb") as out:
-        for chunk in store.open(key):
-            sha256.update(chunk)
-            out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    assert sha256.hexdigest() == key
+    materialise([FileEntry("file", key, store.stat(key))], store.open, path)
 """
 
 THEIRS = """
@@ -84,9 +79,11 @@ def measure_s3(figures: Figures, megabytes: int, rounds: int) -> bool:
             source = Path(folder) / "source"
             digest = _write_random(source, megabytes)
             took = {}
-            for what, target in (("push", source), ("pull", Path(folder) / "target")):
+            for what, target in (("push", source), ("pull", source)):
                 for side in _sides(number, rclone):
                     key = digest if side == "ours" else f"{side}-{number}"
+                    if what == "pull":
+                        target = Path(folder) / f"{side}-{number}"
                     os.sync()
                     started = time.perf_counter()
                     _run(side, what, target, key, address, rclone)
