@@ -27,6 +27,7 @@ router = APIRouter(prefix="/gateway", tags=["gateway"])
 POLL_S = 0.1
 MAX_RECORDS = 5000
 MOST = 2**53  # what JSON numbers and both databases hold exactly
+Count = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class UsageRecord(RequestBody):
@@ -54,15 +55,15 @@ class UsageRecord(RequestBody):
     replica: str | None = None
     finish: str
     counted_by: str
-    reasoning_tokens: int = Field(0, ge=0)
-    cost_nano: int | None = Field(None, ge=0)
+    reasoning_tokens: int = Field(0, ge=0, le=MOST)
+    cost_nano: int | None = Field(None, ge=0, le=MOST)
     currency: str | None = None
-    epoch: int = Field(0, ge=0)
-    charges: list[tuple[int, Annotated[int, Field(ge=0)]]] = Field([], max_length=64)
+    epoch: int = Field(0, ge=0, le=MOST)
+    charges: list[tuple[Count, Count]] = Field([], max_length=64)
     target_id: str | None = None
     failed_target_id: str | None = None
     traffic: str = ""
-    attempts: int = Field(1, ge=0)
+    attempts: int = Field(1, ge=0, le=MOST)
     claims: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field([], max_length=8)
 
 
