@@ -53,11 +53,11 @@ class TestChooseDevice:
 
 
 class TestSpecs:
-    @pytest.mark.parametrize("ref", ["a", "a@1", "t/p/a@12", "qwen3-0.6b@2"])
+    @pytest.mark.parametrize("ref", ["a", "a@1", "t/p/a@12", "qwen3-0.6b@2", "a@production"])
     def test_takes_references(self, ref: str) -> None:
         assert TrainingSpec(base=ref, dataset="d", output="o").base == ref
 
-    @pytest.mark.parametrize("ref", ["", "A", "a@0", "a@x", "p/a", "../a", "a@1@2"])
+    @pytest.mark.parametrize("ref", ["", "A", "a@0", "a@", "a@Big", "p/a", "../a", "a@1@2"])
     def test_refuses_what_is_no_reference(self, ref: str) -> None:
         with pytest.raises(ValidationError):
             TrainingSpec(base=ref, dataset="d", output="o")

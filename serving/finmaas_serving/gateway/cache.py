@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024
 # What does not change an answer's content, or is checked elsewhere.
-_NOT_COMPARED = frozenset(("model", "user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"))
+_NOT_COMPARED = frozenset(("user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"))
 _ECHOES = "/v1/responses"  # its answers tell metadata and user again
 _KINDS = frozenset(("role", "type"))
 _encode = msgspec.json.Encoder(order="sorted").encode
