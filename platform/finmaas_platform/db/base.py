@@ -7,12 +7,13 @@ happens inside one.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Engine, Integer, MetaData, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -123,6 +124,15 @@ def insert_unique(session: Session, row: Base, taken: str) -> None:
             session.add(row)
     except IntegrityError as error:
         raise AlreadyExists(taken) from error
+
+
+def insert_missing(session: Session, table: type[Base], values: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts the rows that are not there yet; one that a unique constraint knows already stays as it is."""
+    if not values:
+        return
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    insert = postgresql.insert(table) if is_postgres else sqlite.insert(table)
+    session.execute(insert.on_conflict_do_nothing(), values)
 
 
 @contextmanager

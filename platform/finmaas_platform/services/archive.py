@@ -13,13 +13,13 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import Select, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Corrupt, NotAllowed, NotFound
 from finmaas_core.home import Home, read_secret, write_secret
 from finmaas_platform.db.archive import ArchiveRecordRow
+from finmaas_platform.db.base import insert_missing
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
@@ -35,12 +35,7 @@ def read_archive_key(home: Home) -> X25519PrivateKey:
 
 def store_kept(session: Session, records: Iterable[Mapping[str, Any]]) -> None:
     """Stores what a gateway delivers; a record that is there already stays as it is."""
-    values = [_row_of(record) for record in records]
-    if not values:
-        return
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert(ArchiveRecordRow) if is_postgres else sqlite.insert(ArchiveRecordRow)
-    session.execute(insert.on_conflict_do_nothing(), values)
+    insert_missing(session, ArchiveRecordRow, [_row_of(record) for record in records])
 
 
 def select_kept(

@@ -9,11 +9,11 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import EnvironmentFault
 from finmaas_core.home import Home, read_secret, write_secret
+from finmaas_platform.db.base import insert_missing
 from finmaas_platform.db.provenance import ProvenanceBatchRow, ProvenanceClaimRow
 from finmaas_platform.domain.provenance import FIRST, Batch, BatchProof, claim_digest, merkle_path, seal_batch
 
@@ -46,11 +46,7 @@ def store_claims(session: Session, records: Iterable[Mapping[str, Any]]) -> None
         for record in records
         for digest in record.get("claims") or ()
     ]
-    if not values:
-        return
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert(ProvenanceClaimRow) if is_postgres else sqlite.insert(ProvenanceClaimRow)
-    session.execute(insert.on_conflict_do_nothing(), values)
+    insert_missing(session, ProvenanceClaimRow, values)
 
 
 def seal_claims(session: Session, key: Ed25519PrivateKey, now: datetime) -> int:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Conflict
 from finmaas_core.ids import new_id
+from finmaas_platform.db.base import insert_missing
 from finmaas_platform.db.endpoints import EndpointRow
 from finmaas_platform.db.ledger import LedgerGatewayRow
 from finmaas_platform.db.projects import ProjectRow
@@ -49,17 +49,13 @@ def store_usage(session: Session, gateway_id: str, records: Sequence[Mapping[str
     known = _check_repeats(session, gateway_id, {record["seq"]: record["request_id"] for record in records})
     settle(session, gateway_id, (record for record in records if record["seq"] not in known))
     centres = _cost_centres(session, {record["project_id"] for record in records})
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    insert = postgresql.insert(UsageRecordRow) if is_postgres else sqlite.insert(UsageRecordRow)
     values = [
         {name: value for name, value in record.items() if name not in ("charges", "epoch")}
         | {"id": new_id("usage_record"), "gateway_id": gateway_id, "cost_centre": centres.get(record["project_id"], "")}
         for record in records
         if record["seq"] not in known
     ]
-    if not values:
-        return max(int(record["seq"]) for record in records)
-    session.execute(insert.on_conflict_do_nothing(), values)
+    insert_missing(session, UsageRecordRow, values)
     return max(int(record["seq"]) for record in records)
 
 
