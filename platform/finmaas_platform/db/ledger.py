@@ -39,7 +39,10 @@ class LedgerWindowRow(Base):
 
 
 class LedgerSliceRow(Base):
-    """What one process of a gateway holds of a window: `granted` - `returned` - `settled` is outstanding."""
+    """What one process of a gateway holds of a window: `granted` - `returned` - `settled` is outstanding.
+
+    `settled` holds what a repeated line of a batch used, which its window does not count.
+    """
 
     __tablename__ = "ledger_slices"
     __table_args__ = (

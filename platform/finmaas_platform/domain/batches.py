@@ -28,6 +28,8 @@ MAX_METADATA = 16
 ATTEMPTS = 3
 LONGEST_WAIT_S = 60.0
 FIRST_WAIT_S = 1.0
+REPEATED = "repeated"
+"""How the usage record of a line ends that was answered before: it is kept, and counts nothing."""
 _LINE = frozenset(("custom_id", "method", "url", "body"))
 
 

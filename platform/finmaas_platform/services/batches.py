@@ -19,6 +19,7 @@ from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.batches import (
     CANCELLABLE,
     ENDPOINTS,
+    REPEATED,
     SETTLED,
     WINDOW,
     WINDOW_LENGTH,
@@ -228,7 +229,7 @@ def charge_once(session: Session, records: Sequence[Mapping[str, Any]]) -> list[
     """Usage records as they count: of several answers to one line of a batch, one.
 
     A line runs twice when the control plane was killed after the answer and before it was noted. The first record that
-    arrives counts, every other of the line is kept with nothing used.
+    arrives counts, every other of the line is kept with nothing used; what it charges, `ledger.settle` takes for free.
     """
     return [_charge(session, record) for record in records]
 
@@ -247,7 +248,7 @@ def _charge(session: Session, record: Mapping[str, Any]) -> Mapping[str, Any]:
     assert isinstance(claimed, CursorResult)
     if claimed.rowcount or not session.scalar(select(BatchLineRow.charged).where(*line)):  # unscoped: gateways report
         return record
-    return {**record, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "finish": "repeated", **_FREE}
+    return {**record, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "finish": REPEATED, **_FREE}
 
 
 def refuse_batch(session: Session, row: BatchRow, now: datetime, faults: Iterable[Fault]) -> dict[str, Any]:

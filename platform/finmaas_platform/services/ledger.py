@@ -23,6 +23,7 @@ from finmaas_platform.db.allowances import AllowanceRow
 from finmaas_platform.db.ledger import LedgerGatewayRow, LedgerSliceRow, LedgerWindowRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.allowances import decide_hand
+from finmaas_platform.domain.batches import REPEATED
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.snapshots import bump_snapshot
@@ -168,12 +169,18 @@ def take_step(
 
 
 def settle(session: Session, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-    """Settles what new usage records charge; call it once for each record, in the transaction that stores it."""
+    """Settles what new usage records charge; call it once for each record, in the transaction that stores it.
+
+    What a line of a batch used again is gone from its slice, as it is at the gateway, and its window counts it not.
+    """
     sums: dict[int, int] = {}
+    free: dict[int, int] = {}
     epochs: dict[int, int] = {}
     for record in records:
         for number, amount in record["charges"]:
             sums[number] = sums.get(number, 0) + amount
+            if record.get("finish") == REPEATED:
+                free[number] = free.get(number, 0) + amount
             epochs[number] = record["epoch"]
     if not sums:
         return
@@ -185,7 +192,7 @@ def settle(session: Session, name: str, records: Iterable[Mapping[str, Any]]) ->
         window, amount = windows[row.window_id], sums[row.id]
         if not row.closed:
             window.outstanding -= min(amount, _outstanding(row))
-        window.settled += amount
+        window.settled += amount - free.get(row.id, 0)
         row.settled += amount
     session.flush()
 

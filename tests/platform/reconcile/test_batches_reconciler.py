@@ -13,14 +13,17 @@ import pytest
 from sqlalchemy import event, select
 
 from finmaas_core.clock import FakeClock
+from finmaas_platform.db.allowances import AllowanceRow
 from finmaas_platform.db.api_keys import ApiKeyRow
 from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.db.batches import BatchLineRow, BatchRow, FileRow
+from finmaas_platform.db.ledger import LedgerSliceRow, LedgerWindowRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.usage_records import UsageRecordRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.batches import BatchState, LineState, Outcome, Step, decide_outcome, plan_batch
 from finmaas_platform.reconcile.batches import BatchReconciler
+from finmaas_platform.services import ledger
 from finmaas_platform.services.batches import cancel_batch, create_batch, show_batch
 from finmaas_platform.services.files import find_key_caller, store_file
 from finmaas_platform.services.usage import store_usage
@@ -39,6 +42,7 @@ class World:
         self.answer: Answer = lambda body: httpx.Response(200, json={"said": body["messages"][0]["content"]})
         self.asked: Counter[str] = Counter()
         self.seq = 0
+        self.charged: dict[str, Any] = {"charges": [], "epoch": 0}
         with unit_of_work(deps.sessions) as session:
             project = session.scalars(select(ProjectRow)).first()
             assert project is not None
@@ -64,17 +68,20 @@ class World:
         assert found is not None
         self.asked[found.line] += 1
         answer = self.answer(json.loads(request.content))
+        self.report(found.line, answer.status_code)
+        return answer
+
+    def report(self, line: str, status: int) -> None:
         self.seq += 1
         record = {
-            "seq": self.seq, "request_id": found.line, "at": self.clock.now(), "key_id": "key_1",
+            "seq": self.seq, "request_id": line, "at": self.clock.now(), "key_id": "key_1",
             "project_id": self.key.project_id, "tenant_id": self.key.tenant_id, "endpoint_id": "ep_1",
-            "model_version_id": None, "path": ENDPOINT, "status": answer.status_code, "stream": False,
+            "model_version_id": None, "path": ENDPOINT, "status": status, "stream": False,
             "prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 0, "ttft_ms": None, "duration_ms": 1.0,
-            "replica": None, "finish": "complete", "counted_by": "engine", "charges": [], "epoch": "",
+            "replica": None, "finish": "complete", "counted_by": "engine", **self.charged,
         }  # fmt: skip
         with unit_of_work(self.deps.sessions) as session:
             store_usage(session, "gw-1", [record])
-        return answer
 
     def add(self, texts: list[str]) -> str:
         lines = [
@@ -261,6 +268,28 @@ class TestKilled:
             assert [line["response"]["body"]["said"] for line in told] == ["a", "b", "c"]
             assert world.tokens() - before == 30, f"killed at {at}"
         assert kills > 20
+
+    def test_a_line_that_ran_twice_spends_its_allowances_once(self, world: World) -> None:
+        now = world.clock.now()
+        with unit_of_work(world.deps.sessions) as session:
+            session.add(
+                AllowanceRow(
+                    id="alw_1", tenant_id=world.key.tenant_id, scope="key", scope_id="key_1", model="", label="k",
+                    unit="tokens", window_kind="month", amount=100, currency="", created_at=now, created_by="x",
+                )
+            )  # fmt: skip
+            epoch = ledger.open_epoch(session, "gw-1", now)
+            want = ledger.Want("alw_1", int(now.timestamp()), now.timestamp(), 0, 60, 1)
+            step = ledger.take_step(session, "gw-1", epoch, [], [want], ledger.Asking(), now, last=True)
+        (grant,) = step.grants
+        world.charged = {"charges": [(grant["slice"], 15)], "epoch": epoch}
+        world.run(world.add(["a"]))
+        (line,) = world.asked
+        world.report(line, 200)  # as after a crash between the answer and its note
+        with read_unit(world.deps.sessions) as session:
+            (window,), (slice_,) = session.scalars(select(LedgerWindowRow)), session.scalars(select(LedgerSliceRow))
+            assert (window.settled, slice_.settled) == (15, 30)
+            assert window.outstanding == slice_.granted - 30  # the gateway spent it twice, the allowance once
 
 
 class TestDecisions:
