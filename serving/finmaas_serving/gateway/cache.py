@@ -29,6 +29,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 _NOT_COMPARED = frozenset(("user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier"))
 _ECHOES = "/v1/responses"  # its answers tell metadata and user again
 _KINDS = frozenset(("role", "type"))
+_WORD_CHARS = 40
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -109,18 +110,25 @@ def holds_personal_data(fields: Mapping[str, Any]) -> bool:
     return bool(_personal().find("\n".join(texts_of(msgspec.json.decode(_encode(fields))))))
 
 
+def _is_word(value: object) -> bool:
+    """Whether this is short and plain enough to be a name; whatever is more could be a text in a name's place."""
+    return isinstance(value, str) and len(value) <= _WORD_CHARS and value.isascii() and value.isidentifier()
+
+
 @cache
 def _personal() -> Scanner:
     return Scanner(rule for rule in RULES.values() if rule.group is Group.PERSONAL)
 
 
 def texts_of(value: object) -> Iterator[str]:
-    """Every text that a JSON value says: its strings, but for names of fields and what tells kinds and roles."""
+    """Every text that a JSON value says: its strings, but for plain words that name fields or tell kinds and roles."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if name not in _KINDS:
+            if not _is_word(name):
+                yield name
+            if not (name in _KINDS and _is_word(inner)):
                 yield from texts_of(inner)
     elif isinstance(value, list):
         for inner in value:

@@ -6,6 +6,7 @@ called as any model is, so its use is counted, bounded and retried in the same w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from finmaas_serving.guard.policy import Moderation
 
 _CHAT = SHAPES["/v1/chat/completions"]
-_JUDGED = ("system", "messages", "prompt", "input", "instructions", "tools", *TEXTS)
+_JUDGED = (
+    "system", "messages", "prompt", "suffix", "input", "instructions", "instruction", "tools", "chat_template_kwargs",
+    *TEXTS,
+)  # fmt: skip
 _RETRY_S = 5
 
 
@@ -36,6 +40,7 @@ class _Message(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     message: _Message
+    finish_reason: str | None = None
 
 
 class _Verdict(msgspec.Struct):
@@ -65,7 +70,7 @@ class ModeratedCall:
             raise _unjudged(f"its policy names the judge `{policy.model}`, which it may not call")
         self._call = call
         self._client = client
-        self._refused = frozenset(label.casefold() for label in policy.block)
+        self._refused = frozenset(label.strip().casefold() for label in policy.block)
         asked = _CHAT.read(_ask(policy, body))
         self._judging: Call | None = Call(gateway, self, f"{request_id}-judge", _CHAT, key, route, asked)
         self._paused = False
@@ -103,11 +108,15 @@ class ModeratedCall:
             return
         self._judging = None
         try:
-            label = (_decode(body).choices[0].message.content or "").strip()
+            choice = _decode(body).choices[0]
         except (msgspec.DecodeError, IndexError, RecursionError):
             self._client.refuse(problem_of(_unjudged("its judge gave an answer that is no label")))
             return
-        if not label or label.casefold() in self._refused:
+        if choice.finish_reason == "length":  # it thinks or explains: what it would have said is not known
+            self._client.refuse(problem_of(_unjudged("its judge says more than a label")))
+            return
+        label = (choice.message.content or "").strip()
+        if not label or not self._refused.isdisjoint(read_labels(label)):
             reason = f"the judge of this project calls it `{label[:60]}`" if label else "the judge gave no label"
             self._client.refuse(problem_of(BlockedByPolicy(f"the request is refused: {reason}", rule="moderation")))
             return
@@ -137,6 +146,15 @@ class ModeratedCall:
         if self._judging is not None:
             self._judging = None
             self._client.refuse(problem_of(_unjudged("its judge broke off")))
+
+
+def read_labels(verdict: str) -> set[str]:
+    """The labels that a verdict may mean, in lower case: all of it, each of its lines, and what commas part.
+
+    Quotes, stops and the like around a label do not count: a judge that says `unsafe\\nS1` or `Unsafe.` says `unsafe`.
+    """
+    parts = (verdict, *re.split(r"[\n,;，；、]", verdict))
+    return {re.sub(r"^\W+|\W+$", "", part).casefold() for part in parts} | {verdict.casefold()}
 
 
 def _ask(policy: Moderation, body: CallBody) -> bytes:

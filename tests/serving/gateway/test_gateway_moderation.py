@@ -20,6 +20,7 @@ from gateway_parts import (
 )
 
 from finmaas_core.errors import InvalidInput
+from finmaas_serving.gateway.cache import texts_of
 from finmaas_serving.guard.policy import Guard, read_policy
 
 JUDGE = "acme/risk/cold"  # an endpoint of the test's snapshot
@@ -72,6 +73,7 @@ class TestModeration:
         ("verdict", "status", "code"),
         [
             ("OFFENSIVE", 400, "content_policy_violation"), ("", 400, "content_policy_violation"),
+            ("offensive\nS1,S2", 400, "content_policy_violation"), ("'Offensive'.", 400, "content_policy_violation"),
             (500, 503, "endpoint_not_ready"), (404, 503, "endpoint_not_ready"),
         ],
     )  # fmt: skip
@@ -86,6 +88,43 @@ class TestModeration:
                 refused = await rig.call(chat(True))
                 assert (refused.status, refused.json["error"]["code"]) == (status, code)
                 assert "acme/risk/chat" not in asked(replica)
+
+        run(test())
+
+    def test_a_verdict_that_was_cut_off_is_none(self, tmp_path: Path) -> None:
+        async def thinking(_: FakeReplica, __: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+            answer = completion("<think>The user asks")
+            answer["choices"][0]["finish_reason"] = "length"
+            writer.write(json_bytes(200, {**answer, "model": JUDGE}))
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, thinking, document=judged()) as (rig, [replica]):
+                rig.gateway.replicas.replace(
+                    {"ep_chat": [("127.0.0.1", replica.port)], "ep_cold": [("127.0.0.1", replica.port)]}
+                )
+                refused = await rig.call(chat())
+                assert (refused.status, b"more than a label" in refused.body) == (503, True)
+                assert asked(replica) == [JUDGE]
+
+        run(test())
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/v1/completions", {"prompt": [9906, 1917]}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]}),
+        ],
+    )  # fmt: skip
+    def test_what_no_judge_can_read_is_refused(self, tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+        async def test() -> None:
+            async with running_gateway(tmp_path, judging("neutral"), document=judged()) as (rig, [replica]):
+                rig.gateway.replicas.replace(
+                    {"ep_chat": [("127.0.0.1", replica.port)], "ep_cold": [("127.0.0.1", replica.port)]}
+                )
+                refused = await rig.call({"model": "chat", **body}, path=path)
+                assert (refused.status, b"cannot read" in refused.body) == (400, True)
+                assert not replica.requests
 
         run(test())
 
@@ -125,3 +164,10 @@ class TestModeration:
 def test_half_a_moderation_is_refused(moderation: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="moderation wants both"):
         Guard(read_policy({"moderation": moderation}))
+
+
+def test_a_text_in_the_place_of_a_kind_a_role_or_a_name_is_read_too() -> None:
+    properties = {"type": {"description": "one"}, "role": "two words", "how to do three": {"type": "object"}}
+    assert list(texts_of({"tools": [{"type": "function", "properties": properties}]})) == [
+        "one", "two words", "how to do three",
+    ]  # fmt: skip
