@@ -79,7 +79,8 @@ class Rules(BaseModel):
 
 @dataclass(frozen=True)
 class Person:
-    """One who acts: `made_by` are the creators of the principal, and theirs; `token_holders` may hold the token too."""
+    """One who acts: `made_by` are the creators of the principal, theirs, and those who linked it to a
+    login; `token_holders` may hold the token too."""
 
     id: str
     name: str
@@ -147,9 +148,9 @@ def find_four_eyes_fault(author: Person | None, approver: Person) -> str | None:
     if author.id == approver.id:
         return f"{approver.name} is its author; somebody else must approve it"
     if author.id in approver.made_by:
-        return f"{author.name}, its author, made the principal {approver.name}; ask an approver whom they did not make"
+        return f"{author.name}, its author, made the principal {approver.name} or linked its login; ask another"
     if approver.id in author.made_by:
-        return f"{approver.name} made the principal of its author, {author.name}; ask another approver"
+        return f"{approver.name} made the principal of its author, {author.name}, or linked its login; ask another"
     if author.id in approver.token_holders:
         return f"{author.name}, its author, made the token in use, and may hold it; log in with `finmaas login`"
     if approver.id in author.token_holders:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_platform.db.approvals import ApprovalRulesRow
+from finmaas_platform.db.audit_events import AuditEventRow
 from finmaas_platform.db.datasets import DatasetVersionRow, DeletionRequestRow
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.principals import PrincipalRow
@@ -99,13 +100,29 @@ def find_author(session: Session, version: ModelVersionRow | DeletionRequestRow)
 
 
 def _find_creators(session: Session, principal_id: str) -> frozenset[str]:
-    """Who made a principal, and who made those, up to the first one."""
-    found: set[str] = set()
+    """Who made a principal, and who made those, up to the first one; and who said which login it is."""
+    found = _find_linkers(session, principal_id)
     row = session.get(PrincipalRow, principal_id)  # unscoped: creators of a principal may be of the platform
-    while row is not None and row.created_by_id and row.created_by_id not in found and len(found) < _MOST_CREATORS:
-        found.add(row.created_by_id)
+    made: set[str] = set()
+    while row is not None and row.created_by_id and row.created_by_id not in made and len(made) < _MOST_CREATORS:
+        made.add(row.created_by_id)
         row = session.get(PrincipalRow, row.created_by_id)  # unscoped: as above
-    return frozenset(found - {principal_id})
+    return frozenset((found | made) - {principal_id})
+
+
+def _find_linkers(session: Session, principal_id: str) -> set[str]:
+    """Who linked a principal to a login: it may have been a login of their own, now or before."""
+    events = session.scalars(
+        select(AuditEventRow).where(  # unscoped: of one principal
+            AuditEventRow.action == "principal.update", AuditEventRow.target == principal_id
+        )
+    )
+    return {one.caller_id for one in events if _says_who(one.after) and _says_who(one.after) != _says_who(one.before)}
+
+
+def _says_who(told: Mapping[str, Any] | None) -> tuple[Any, Any] | None:
+    """Issuer and subject in what an audit event tells of a principal; None where it had none."""
+    return (told.get("issuer"), told["subject"]) if told and told.get("subject") else None
 
 
 def _find_base(session: Session, caller: Caller, version: ModelVersionRow) -> ModelVersionRow | None:

@@ -107,4 +107,5 @@ def _check_admin_left(session: Session) -> None:
 
 
 def _describe(row: PrincipalRow) -> dict[str, object]:
-    return {"name": row.name, "role": row.role, "kind": row.kind, "disabled": row.disabled, "subject": row.subject}
+    names = ("name", "role", "kind", "disabled", "issuer", "subject")
+    return {name: getattr(row, name) for name in names}

@@ -42,6 +42,8 @@ def create_provider(
 ) -> ProviderRow:
     """A new provider that no project may use yet; platform-admins only."""
     caller.require()
+    if not (secret.isascii() and secret.isprintable()) or secret != secret.strip():
+        raise InvalidInput("the secret must be one line of printable ASCII: it goes into a header", param="secret")
     row = ProviderRow(
         id=new_id("provider"),
         name=check_name(name, "provider name"),
@@ -114,7 +116,8 @@ def check_base_url(text: str) -> str:
     except ValueError:
         port_fits = False
     known = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
-    if not known or not parts.hostname or not port_fits or parts.query or parts.fragment or parts.username:
+    plain = text.isascii() and text.isprintable() and " " not in text  # it goes into the head of requests
+    if not plain or not known or not parts.hostname or not port_fits or parts.query or parts.fragment or parts.username:
         raise InvalidInput(
             f"{text[:200]!r} cannot be a provider's address; write https://host/v1, without user, query or fragment",
             param="base_url",

@@ -159,6 +159,19 @@ class TestFourEyes:
         site.move("validate")
         assert "made the principal puppet" in site.move("approve", puppet).json()["detail"]
 
+    def test_nor_a_principal_whose_login_the_author_linked(self, site: Site, deps: Deps, admin: Headers) -> None:
+        """It may be the author's own login, so one person would be two pairs of eyes."""
+        with unit_of_work(deps.sessions) as session:
+            rows = session.scalars(select(PrincipalRow)).all()
+            next(row for row in rows if row.role == "ml-engineer").role = "tenant-admin"
+            approver_id = next(row.id for row in rows if row.role == "approver")
+        body = {"issuer": "https://idp.example.com", "subject": "the-author"}
+        assert site.call("PATCH", f"/principals/{approver_id}", None, body).status_code == 200
+        site.move("validate")
+        assert "linked its login" in site.move("approve", site.approver).json()["detail"]
+        site.call("PATCH", f"/principals/{approver_id}", None, {"subject": ""})
+        assert site.move("approve", site.approver).status_code == 403
+
     def test_nor_with_a_token_that_the_author_may_hold(self, site: Site, deps: Deps) -> None:
         """The approver is somebody else's, but the author made a token of theirs; one made with it is no better."""
         with unit_of_work(deps.sessions) as session:

@@ -263,13 +263,19 @@ class TestProviders:
         assert client.post(f"{API}/providers", json=self.BODY, headers=admin).status_code == 409
 
     @pytest.mark.parametrize(
-        "url", ["http://llm.example.com/v1", "ftp://x/", "https://", "https://u:p@x/v1", "https://x/v1?a=1", "x"]
-    )
+        "url", ["http://llm.example.com/v1", "ftp://x/", "https://", "https://u:p@x/v1", "https://x/v1?a=1", "x",
+         "https://x/v1 HTTP/1.1\r\nx: y", "https://x /v1"],
+    )  # fmt: skip
     def test_addresses_that_are_refused(self, client: TestClient, admin: Headers, url: str) -> None:
         answer = client.post(f"{API}/providers", json={**self.BODY, "base_url": url}, headers=admin)
         assert (answer.status_code, "base_url" in answer.text or "address" in answer.text) == (422, True) or (
             answer.status_code == 400
         )
+
+    @pytest.mark.parametrize("secret", ["sk-1\r\nx-other: header", "sk-1\n", "sk-\u00e9"])
+    def test_a_secret_that_would_be_more_than_its_header(self, client: TestClient, admin: Headers, secret: str) -> None:
+        answer = client.post(f"{API}/providers", json={**self.BODY, "secret": secret}, headers=admin)
+        assert (answer.status_code, secret in answer.text) == (422, False)
 
 
 class TestTenantSharing:
