@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from integration_helpers import find_port_block, wait_until
 
@@ -48,6 +50,19 @@ class ControlPlane:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def step_until(self, condition: Callable[[], bool]) -> None:
+        """Lets the process run a few milliseconds at a time until the condition holds; it is stopped then."""
+        assert self._process is not None
+        process = psutil.Process(self._process.pid)
+        process.suspend()
+        for _ in range(20_000):
+            if condition():
+                return
+            process.resume()
+            time.sleep(0.003)
+            process.suspend()
+        pytest.fail("the stage did not begin")
 
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
@@ -106,7 +121,11 @@ class TestImportKilled:
         answers: list[httpx.Response | None] = []
         sender = threading.Thread(target=lambda: answers.append(send(control_plane)))
         sender.start()
-        wait_until(lambda: any(home.glob(STAGES[stage])) or answers, 120, f"{stage} begins")
+        if stage == "storing":  # shorter than a look: from the stage before on, it goes step by step
+            wait_until(lambda: any(home.glob(STAGES["writing"])) or answers, 120, "writing begins")
+            control_plane.step_until(lambda: any(home.glob(STAGES[stage])) or bool(answers))
+        else:
+            wait_until(lambda: any(home.glob(STAGES[stage])) or answers, 120, f"{stage} begins")
         control_plane.kill()
         sender.join()
         assert answers == [None], "the import was over before it could be disturbed"

@@ -21,7 +21,7 @@ from finmaas_platform.sdk.objects import Endpoint, Job
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 LABELS = ("card-lost", "card-arrival", "transfer-failed", "refund-missing")
-STEPS = 150  # long enough for the control plane to be back while they go on
+STEPS = 400  # long enough for the control plane to be back while they go on
 
 
 @pytest.fixture(scope="module")
