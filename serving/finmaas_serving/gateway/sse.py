@@ -233,7 +233,8 @@ class StreamRewriter:
         return event + b"\n\n"
 
     def _data(self, event: bytes) -> bytes:
-        if event.startswith(b'data: {"error"'):
+        # An event that begins with an error and says something all the same is screened like any other.
+        if event.startswith(b'data: {"error"') and (self._screen is None or not _decode(event).choices):
             self.failed = True
             return event + b"\n\n"
         at = event.rfind(b',"usage":')

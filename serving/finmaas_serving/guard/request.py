@@ -31,6 +31,7 @@ RULES: Mapping[str, RequestRules] = {
     "/v1/score": SCORE,
 }
 _FIXED = frozenset(("model", "encoding_format"))
+_TOLD = ("messages[", "input[")  # where numbers are content; elsewhere they are settings
 _decode = msgspec.json.Decoder().decode
 
 
@@ -87,7 +88,7 @@ def _check_fields(known: frozenset[str], fields: Mapping[str, Any]) -> None:
 
 
 class _Walker:
-    """Goes through JSON values and screens every string, names of fields included."""
+    """Goes through JSON values and screens every string, names of fields included, and the numbers of conversations."""
 
     def __init__(self, guard: Guard, substitutions: Substitutions) -> None:
         self._side = guard.input
@@ -101,7 +102,18 @@ class _Walker:
             return [self.walk(item, f"{where}[{place}]") for place, item in enumerate(value)]
         if isinstance(value, dict):
             return {self._name(name, where): self.walk(item, f"{where}.{name}") for name, item in value.items()}
+        if isinstance(value, int | float) and not isinstance(value, bool) and where.startswith(_TOLD):
+            return self._number(value, where)
         return value
+
+    def _number(self, value: float, where: str) -> Any:
+        """What a tool is given may be a number that is a telephone's or a card's."""
+        text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        screened = self._screen(text, where)
+        if screened == text:
+            return value
+        self.changed = True
+        return screened
 
     def _name(self, name: str, where: str) -> str:
         if self._screen(name, where) != name:

@@ -63,7 +63,21 @@ class TestMask:
         masked = screened["messages"][0]["tool_calls"][0]["function"]["arguments"]
         assert json.loads(masked) == {"phone": "[手机号]"}
 
-    def test_numbers_and_the_model_stay(self) -> None:
+    @pytest.mark.parametrize("number", ["13800138000", "13800138000.0", "1.3800138e10"])
+    def test_numbers_that_tools_are_given_are_screened(self, number: str) -> None:
+        arguments = f'{{"phone": {number}, "amount": 100000, "sure": true}}'
+        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        screened, _ = screen({"model": "m", "messages": [message]})
+        masked = screened["messages"][0]["tool_calls"][0]["function"]["arguments"]
+        assert json.loads(masked) == {"phone": "[手机号]", "amount": 100000, "sure": True}
+        block = {"type": "tool_use", "id": "t", "name": "f", "input": json.loads(arguments)}
+        raw = json.dumps({"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": [block]}]})
+        found, _ = screen_request(MASK, "/v1/messages", raw.encode(), json.loads(raw))
+        assert found is not None
+        assert json.loads(found)["messages"][0]["content"][0]["input"] == json.loads(masked)
+
+    def test_numbers_that_are_settings_and_the_model_stay(self) -> None:
         body = {**chat("电话13800138000。", seed=13800138000), "model": "m13800138000"}
         screened, _ = screen(body)
         assert (screened["seed"], screened["model"]) == (13800138000, "m13800138000")

@@ -251,6 +251,12 @@ class TestAnyInput:
             if screen is not None and isinstance(value.get("choices"), list):
                 assert "13800138000" not in str([event.get("choices") for event in _read(out)])
 
+    def test_an_error_that_is_none_hides_no_text(self) -> None:
+        choice = {"index": 0, "delta": {"content": "call 13800138000, "}, "finish_reason": "stop"}
+        data = b"data: " + json.dumps({"error": None, "choices": [choice]}).encode() + b"\n\n"
+        out = StreamRewriter("a", "b", screen=screens(AnswerScreen)[0]).feed(data)
+        assert (b"13800138000" in out, b"call" in out) == (False, True)
+
 
 def _read(out: bytes) -> list[Any]:
     return [json.loads(part[6:]) for part in out.split(b"\n\n") if part.startswith(b"data: {")]
