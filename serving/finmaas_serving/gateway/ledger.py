@@ -16,15 +16,9 @@ import msgspec
 
 from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_core.telemetry import get_logger
-from finmaas_serving.gateway.allowances import (
-    Book,
-    Slice,
-    fail_waiters,
-    ledger_away,
-    refusal,
-    returnable,
-    serve_waiters,
-)
+from finmaas_serving.gateway.allowance_words import ledger_away, refusal
+from finmaas_serving.gateway.allowances import Book
+from finmaas_serving.gateway.slices import Slice, fail_waiters, returnable, serve_waiters
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.context import Gateway

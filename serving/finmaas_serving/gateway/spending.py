@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
 from finmaas_serving.gateway import wire
-from finmaas_serving.gateway.allowances import STEP_TOKENS, Hold
 from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.errors import problem_of
+from finmaas_serving.gateway.holds import STEP_TOKENS, Hold
 from finmaas_serving.gateway.journey import Journey
 from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import StreamRewriter, Usage

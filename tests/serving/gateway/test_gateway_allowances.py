@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
-from finmaas_serving.gateway.allowances import Book, Hold, Slice, fail_waiters, refusal, returnable, serve_waiters
+from finmaas_serving.gateway.allowance_words import refusal
+from finmaas_serving.gateway.allowances import Book
 from finmaas_serving.gateway.body import read_body
 from finmaas_serving.gateway.bounds import bound_call
+from finmaas_serving.gateway.holds import Hold
+from finmaas_serving.gateway.slices import Slice, fail_waiters, returnable, serve_waiters
 from finmaas_serving.gateway.snapshot import Allowance, Calendar, Key, Route, Snapshot
 
 KEY_, ROUTE = Key("h", "key_1", "prj_1", "a/b", "ten_1"), Route("ep", "a/b/c", "c", "prj_1", "ep", "a/b/c", "ready")
