@@ -169,7 +169,8 @@ class TestAfterAGoodRequest:
                 reader, writer = await rig.connect()
                 found, left = [], list(cuts)
                 for request in requests:
-                    while left and left[0] < len(request):  # some come in pieces
+                    # Some come in pieces; not the one that is refused by its head, after which the connection closes.
+                    while left and left[0] < len(request) and b"Bearer no\r\n" not in request:
                         cut = left.pop(0)
                         writer.write(request[:cut])
                         await asyncio.sleep(0)
