@@ -127,8 +127,12 @@ class Archive:
 class Keeper:
     """Keeps one call: stands between it and its client, sees what the client gets, and ends what cannot be kept."""
 
-    def __init__(self, archive: Archive, public_key: str, keep: Keep, key: Key, route: Route, request_id: str) -> None:
-        """Unavailable when the control plane has told no key to seal to."""
+    def __init__(
+        self, archive: Archive | None, public_key: str, keep: Keep, key: Key, route: Route, request_id: str
+    ) -> None:
+        """Unavailable without an archive, or when the control plane has told no key to seal to."""
+        if archive is None:
+            raise Unavailable("this project keeps its requests, and this gateway has no archive")
         if not public_key:
             raise Unavailable("this project keeps its requests, and the gateway knows no key to seal them with yet")
         self._archive = archive

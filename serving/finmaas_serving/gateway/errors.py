@@ -59,6 +59,17 @@ class Problem:
         """The same as an event of a stream."""
         return b"data: " + self.body() + b"\n\n"
 
+    def header_lines(self) -> list[tuple[bytes, bytes]]:
+        """The headers that it travels with."""
+        headers = list(self.headers)
+        if self.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % self.retry_after_s))
+        if self.allow is not None:
+            headers.append((b"allow", self.allow.encode()))
+        if self.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        return headers
+
 
 def problem_of(error: FinmaasError) -> Problem:
     """The problem that tells a client of an error; its details may name `param`, `openai_code`, `retry_after_s`."""

@@ -9,38 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 from typing import cast
 
 import httptools
 import msgspec
 
-from finmaas_core.errors import FinmaasError, Unavailable
+from finmaas_core.errors import FinmaasError
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway import errors, routes, wire
+from finmaas_serving.gateway.admission import check_head, long_head, take_credential
 from finmaas_serving.gateway.archive import Keeper
-from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.cache import choose_slot
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import open_course
 from finmaas_serving.gateway.errors import Problem, problem_of
-from finmaas_serving.gateway.forward import FILES, Forward, find_room, methods_of, target_of
+from finmaas_serving.gateway.forward import FILES, Forward, find_room
 from finmaas_serving.gateway.heads import KnownHead, learn_head
 from finmaas_serving.gateway.moderation import ModeratedCall
 from finmaas_serving.gateway.request import Asked, Request
-from finmaas_serving.gateway.router import authorise, check_scope, read_timeout, resolve
+from finmaas_serving.gateway.router import read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shadow import send_shadow
 from finmaas_serving.gateway.shapes import SHAPES
-from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
-from finmaas_serving.guard.policy import Guard, Keep
+from finmaas_serving.guard.policy import Guard
 
 log = get_logger()
 NEVER = math.inf
 OK = 200
-MAX_HEADERS = 128
 
 
 class ClientConnection(asyncio.Protocol):
@@ -110,7 +107,7 @@ class ClientConnection(asyncio.Protocol):
         if self._in_head:
             self._raw_bytes += len(data)
             if max(self._raw_bytes, self._head_bytes) > self._gateway.limits.head_bytes and not self._close_after:
-                self._broken(self._long_head())
+                self._broken(long_head(self._gateway))
         if between and len(self._queue) == 1:
             self._learn(self._queue[0], data)
         self._advance()
@@ -180,9 +177,9 @@ class ClientConnection(asyncio.Protocol):
         self._header_count += 1
         name = name.lower()
         if name == b"authorization":
-            self._take_credential(request, value, again=False)
+            take_credential(request, value, again=False)
         elif name == b"x-api-key":  # Anthropic's clients
-            self._take_credential(request, b"Bearer " + value, again=True)
+            take_credential(request, b"Bearer " + value, again=True)
         elif name == b"content-length":
             request.length = int(value)
         elif name == b"x-request-id":
@@ -199,14 +196,6 @@ class ClientConnection(asyncio.Protocol):
             request.expects = value.lower() == b"100-continue"
             if not request.expects:
                 request.problem = errors.bad_http("only `Expect: 100-continue` is understood", 417)
-
-    @staticmethod
-    def _take_credential(request: Request, value: bytes, *, again: bool) -> None:
-        """One credential counts. `again`: the same one may have been sent in the other header too."""
-        if request.authorization is None or (again and request.authorization == value):
-            request.authorization = value
-        else:
-            request.problem = errors.bad_http("there are two credentials in the request; send one Authorization header")
 
     def on_headers_complete(self) -> None:
         request = self._incoming
@@ -273,16 +262,9 @@ class ClientConnection(asyncio.Protocol):
         self._respond(status, content_type, body, extra)
 
     def refuse(self, problem: Problem) -> None:
-        headers = list(problem.headers)
-        if problem.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % problem.retry_after_s))
-        if problem.allow is not None:
-            headers.append((b"allow", problem.allow.encode()))
-        if problem.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
         if self._call is None:
             self._gateway.tally.refuse(problem.status)
-        self._respond(problem.status, wire.JSON, self._problem_body(problem), headers)
+        self._respond(problem.status, wire.JSON, self._problem_body(problem), problem.header_lines())
 
     def _problem_body(self, problem: Problem) -> bytes:
         shape = SHAPES.get(self._answering.path) if self._answering is not None else None
@@ -372,7 +354,9 @@ class ClientConnection(asyncio.Protocol):
         client: Client = self
         self._keeper = None
         if isinstance(guard, Guard) and ((keep := guard.document.keep).requests or keep.answers):
-            client = self._keep(snapshot, keep, key, route, request.id, body)
+            self._keeper = Keeper(gateway.archive, snapshot.archive_key, keep, key, route, request.id)
+            self._keeper.keep_request(msgspec.json.encode(body.fields))
+            client = self._keeper.watch(self)
         call: Call | ModeratedCall
         call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span, course, timeout_s)
         if isinstance(guard, Guard) and guard.document.moderation.model:
@@ -384,47 +368,15 @@ class ClientConnection(asyncio.Protocol):
         if course is not None and course.shadow is not None and call.runs:
             send_shadow(gateway, request.id, shape, key, route, body, course.shadow)
 
-    def _keep(self, snapshot: Snapshot, keep: Keep, key: Key, route: Route, request_id: str, body: CallBody) -> Client:
-        """Keeps a request for auditors before anything is done with it. Unavailable or StoreFull when it cannot be."""
-        if self._gateway.archive is None:
-            raise Unavailable("this project keeps its requests, and this gateway has no archive")
-        self._keeper = Keeper(self._gateway.archive, snapshot.archive_key, keep, key, route, request_id)
-        self._keeper.keep_request(msgspec.json.encode(body.fields))
-        return self._keeper.watch(self)
-
     def _check_head(self, request: Request, version: str) -> Problem | None:
         """What can be refused before the body is read."""
-        limits = self._gateway.limits
-        if version not in ("1.0", "1.1"):
-            return errors.bad_http(f"HTTP/{version} is not spoken here; use HTTP/1.1", 505)
-        if self._head_bytes > limits.head_bytes or self._header_count > MAX_HEADERS:
-            return self._long_head()
-        try:
-            url = httptools.parse_url(self._url)
-            request.path = (url.path or b"").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            return errors.bad_http("the request's URL cannot be read")
-        problem = routes.check_path(request.method, request.path)
+        gateway, size = self._gateway, self._head_bytes
+        problem = check_head(gateway, request, version, self._url, self._peer, size, self._header_count)
         if problem is not None:
             return problem
-        if request.path == routes.METRICS:
-            return routes.check_metrics_token(self._gateway, request.authorization)
-        if routes.needs_key(request.path):
-            gateway = self._gateway
-            try:
-                request.key = authorise(gateway.snapshots.current, gateway.pepper, request.authorization, time.time())
-                gateway.snapshots.check_fresh(request.key.tenant_id)
-                check_scope(request.key, request.path, self._peer)
-            except FinmaasError as error:
-                return problem_of(error)
-            if request.key.line:
-                request.id = request.key.line  # a line of a batch is called the same in every attempt
-        request.limit = limits.body_bytes
-        if request.path not in SHAPES and methods_of(request.path) is not None:
-            request.target = target_of(request.path, url.query)
-            if request.path == FILES and request.length > limits.body_bytes:
-                return self._set_aside(request)
-        return errors.body_too_large(request.limit) if request.length > request.limit else None
+        if request.target and request.path == FILES and request.length > gateway.limits.body_bytes:
+            return self._set_aside(request)
+        return errors.body_too_large(request.limit) if request.limit and request.length > request.limit else None
 
     def _set_aside(self, request: Request) -> Problem | None:
         """Room for an upload, which is held whole; one at a time on a connection."""
@@ -510,10 +462,6 @@ class ClientConnection(asyncio.Protocol):
             self._queue.append(request)
         self._incoming = None
         self._close_after = True
-
-    def _long_head(self) -> Problem:
-        limit = self._gateway.limits.head_bytes
-        return errors.bad_http(f"the head of the request is longer than {limit} bytes", 431, "headers_too_large")
 
     def _stays(self, request: Request) -> bool:
         return request.keep_alive and not self._gateway.draining and not (self._close_after and not self._queue)
