@@ -87,6 +87,7 @@ class OidcVerifier:
         self._lock = threading.Lock()
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
+        self._failed_at, self._failure = float("-inf"), ""
 
     def verify(self, token: str, now: datetime) -> Identity:
         """Whom a token names. NotAuthenticated says what is wrong with it; Unavailable without the provider's keys."""
@@ -150,6 +151,8 @@ class OidcVerifier:
         """Replaces the keys; when the provider is away, those that are there stay."""
         import jwt
 
+        if not self._keys and time.monotonic() - self._failed_at < FETCH_AGAIN_S:
+            raise Unavailable(self._failure)  # anybody can send a token, and each would wait for the provider
         try:
             document = fetch_document(str(discover(self.issuer).get("jwks_uri")))
             keys = jwt.PyJWKSet.from_dict(document).keys
@@ -157,6 +160,8 @@ class OidcVerifier:
             if self._keys:
                 self._fetched_at = time.monotonic() - KEYS_LIVE_S + FETCH_AGAIN_S
                 return
-            raise Unavailable(f"the keys of {self.issuer} cannot be had, so nobody can log in: {error}") from error
+            self._failure = f"the keys of {self.issuer} cannot be had, so nobody can log in: {error}"
+            self._failed_at = time.monotonic()
+            raise Unavailable(self._failure) from error
         self._keys = {str(key.key_id or ""): key for key in keys if key.public_key_use in (None, "sig")}
         self._fetched_at = time.monotonic()

@@ -115,12 +115,16 @@ class TestVerifier:
         verifier.verify(provider.token(), now())
 
     def test_a_provider_that_is_away_or_somebody_else_is_said(
-        self, provider: OidcProvider, verifier: OidcVerifier
+        self, provider: OidcProvider, verifier: OidcVerifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         provider.away = True
         with pytest.raises(Unavailable, match="nobody can log in"):
             verifier.verify(provider.token(), now())
         provider.away = False
+        with pytest.raises(Unavailable, match="nobody can log in"):  # not asked again for each token
+            verifier.verify(provider.token(), now())
+        monkeypatch.setattr("finmaas_platform.oidc.FETCH_AGAIN_S", 0.0)
+        verifier.verify(provider.token(), now())
         other = OidcVerifier(f"{provider.issuer}/", CLIENT)
         with pytest.raises(Unavailable, match="calls itself"):
             other.verify(provider.token(), now())

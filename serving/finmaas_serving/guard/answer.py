@@ -15,7 +15,7 @@ import msgspec
 from finmaas_core.errors import Corrupt
 from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
 from finmaas_serving.guard.scanner import NOT_PLAIN_JSON, Hit, compile_set
-from finmaas_serving.guard.window import TextWindow, replace_all
+from finmaas_serving.guard.window import TextWindow, replace_all, tell_number
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -74,13 +74,17 @@ class TextScreen:
         return text if screened == value else _encode(screened).decode()
 
     def walk(self, value: Any) -> Any:
-        """Every string in a JSON value, names of fields included."""
+        """Every string and number in a JSON value, names of fields included."""
         if isinstance(value, str):
             return self.whole(value)
         if isinstance(value, list):
             return [self.walk(item) for item in value]
         if isinstance(value, dict):
             return {self.whole(name): self.walk(item) for name, item in value.items()}
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            text = tell_number(value)
+            screened = self.whole(text)
+            return value if screened == text else screened
         return value
 
     def ending(self, text: str) -> str:

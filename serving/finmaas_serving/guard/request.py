@@ -18,7 +18,7 @@ from finmaas_serving.guard.request_rules import CHAT, COMPLETIONS, EMBEDDINGS, R
 from finmaas_serving.guard.responses_request import RESPONSES
 from finmaas_serving.guard.scanner import Hit
 from finmaas_serving.guard.scores_request import RERANK, SCORE
-from finmaas_serving.guard.window import replace_all
+from finmaas_serving.guard.window import replace_all, tell_number
 
 RULES: Mapping[str, RequestRules] = {
     "/v1/chat/completions": CHAT,
@@ -108,7 +108,7 @@ class _Walker:
 
     def _number(self, value: float, where: str) -> Any:
         """What a tool is given may be a number that is a telephone's or a card's."""
-        text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        text = tell_number(value)
         screened = self._screen(text, where)
         if screened == text:
             return value

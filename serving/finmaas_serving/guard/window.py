@@ -75,3 +75,8 @@ def replace_all(scanner: Scanner, text: str, replace: Replace) -> str:
         return text
     window = TextWindow(scanner, replace)
     return window.feed(text) + window.flush()
+
+
+def tell_number(value: float) -> str:
+    """A number as rules read it: without the point and the exponent that JSON may write it with."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)

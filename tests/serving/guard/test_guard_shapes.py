@@ -251,6 +251,15 @@ class TestAnyInput:
             if screen is not None and isinstance(value.get("choices"), list):
                 assert "13800138000" not in str([event.get("choices") for event in _read(out)])
 
+    @pytest.mark.parametrize("arguments", ['{"phone": 13800138000}', '{"phone": 1.38001380e10}', "13800138000"])
+    def test_numbers_in_arguments_are_screened(self, arguments: str) -> None:
+        for screen in screens(ResponsesScreen):
+            assert "138" not in screen.arguments(arguments)
+        block = {"type": "tool_use", "id": "t", "name": "f", "input": {"phone": 13800138000, "amount": 100}}
+        answer = {"id": "m", "type": "message", "role": "assistant", "content": [block], "stop_reason": "tool_use"}
+        out = json.loads(screens(MessagesScreen)[0].answer(json.dumps(answer).encode()))
+        assert out["content"][0]["input"] == {"phone": "[手机号]", "amount": 100}
+
     def test_an_error_that_is_none_hides_no_text(self) -> None:
         choice = {"index": 0, "delta": {"content": "call 13800138000, "}, "finish_reason": "stop"}
         data = b"data: " + json.dumps({"error": None, "choices": [choice]}).encode() + b"\n\n"
