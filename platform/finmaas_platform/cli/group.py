@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from finmaas_core.errors import FinmaasError
 
 FAILED = 1
-USAGE = 2
 INTERRUPTED = 130
 
 # For messages that do not say themselves what to do.

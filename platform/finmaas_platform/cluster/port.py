@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -101,6 +101,3 @@ class ServeCluster(Protocol):
 
 class Cluster(JobCluster, ServeCluster, Protocol):
     """A Ray cluster, whole."""
-
-
-LogChunks = Iterator[str]

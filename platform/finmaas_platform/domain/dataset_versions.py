@@ -9,7 +9,6 @@ from typing import Any
 
 DRAFT, RELEASED, PURGED = "draft", "released", "purged"
 MOVES = {DRAFT: {RELEASED, PURGED}, RELEASED: {PURGED}, PURGED: set[str]()}
-FINDINGS = ("privacy", "leakage", "expired")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from finmaas_core.errors import InvalidInput
 from finmaas_registry.manifest import FileEntry, Manifest
 
 MAIN, DRAFT = "main", "draft"
@@ -160,11 +159,3 @@ def _folders_of(path: str, depth: int, recursive: bool) -> list[str]:
     parts = path.split("/")[:-1]
     ends = range(depth + 1, len(parts) + 1) if recursive else range(depth + 1, min(depth + 1, len(parts)) + 1)
     return ["/".join(parts[:end]) for end in ends]
-
-
-def check_tenant_part(repo_id: str) -> tuple[str, str]:
-    """`tenant/rest` as its two parts. InvalidInput for anything else."""
-    tenant, slash, rest = repo_id.partition("/")
-    if not (tenant and slash and rest) or "/" in rest:
-        raise InvalidInput(f"{repo_id[:200]!r} is no id of a repository; write tenant/project.name")
-    return tenant, rest

@@ -129,7 +129,7 @@ def get_tenant_batch(session: Session, caller: Caller, batch_id: str) -> BatchRo
 
 
 def cancel_batch(session: Session, caller: Caller, now: datetime, row: BatchRow) -> BatchRow:
-    """Asks for the end of a batch; what was answered stays. Asking again changes nothing."""
+    """Asks for the end of a batch; what was answered stays; again: nothing changes. Conflict once it has ended."""
     if row.state == BatchState.CANCELLING:
         return row
     if row.state not in CANCELLABLE:

@@ -39,7 +39,7 @@ def check_may_put(caller: Caller) -> None:
 
 
 def record_put(session: Session, caller: Caller, now: datetime, stored: Stored) -> None:
-    """Notes that the caller's tenant (and job) holds a blob that now lies in the store."""
+    """Notes that the caller's tenant (and job) holds a stored blob. NotAllowed for a job token that names no job."""
     hold_blobs(session, now, caller.tenant_id or PLATFORM, [stored])
     if caller.kind is CallerKind.JOB:
         if caller.job_id is None or caller.tenant_id is None:

@@ -60,7 +60,7 @@ class Collection:
 
 
 def collect(deps: Deps, caller: Caller, *, dry_run: bool, grace: timedelta = GRACE) -> Collection:
-    """Runs a collection to its end. Platform-admins only. Conflict while another one runs."""
+    """Runs a collection; platform-admins only. Conflict while another runs, InvalidInput for a short grace."""
     caller.require(Role.PLATFORM_ADMIN)
     if grace < MIN_GRACE:
         raise InvalidInput(f"the grace period must be {MIN_GRACE} or more: an upload under way needs it")

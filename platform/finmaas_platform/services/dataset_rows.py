@@ -104,7 +104,10 @@ def trace(session: Session, caller: Caller, found: list[Found]) -> dict[str, Any
 
 
 def compare_versions(deps: Deps, old: Indexed, new: Indexed, sample: int) -> dict[str, Any]:
-    """Rows and schema, counted, with some rows of each kind. Holds no database session while it reads."""
+    """Rows and schema, counted, with some rows of each kind. Holds no database session while it reads.
+
+    InvalidInput for versions of two tenants.
+    """
     from finmaas_registry.dataset_diff import diff_rows, diff_schemas
 
     if old[0].tenant_id != new[0].tenant_id:
@@ -133,7 +136,7 @@ def compare_versions(deps: Deps, old: Indexed, new: Indexed, sample: int) -> dic
 
 
 def place_of(splits: dict[str, int], row: int) -> tuple[str, int]:
-    """The split and the place in its file of a row that is numbered through the version."""
+    """The split and the place in its file of a row that is numbered through the version. IndexError past the last."""
     for split in SPLITS:
         size = splits.get(split, 0)
         if row < size:

@@ -69,7 +69,10 @@ def approve_request(session: Session, deps: Deps, caller: Caller, request_id: st
 
 
 def purge_request(session: Session, deps: Deps, caller: Caller, request_id: str) -> DeletionRequestRow:
-    """Takes the rows of every version that holds the row out of the registry. The versions' records stay."""
+    """Takes the rows of every version that holds the row out of the registry. The versions' records stay.
+
+    Conflict before somebody else has approved the request.
+    """
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
     row = get_request(session, caller, request_id)
     if row.state == PURGED:

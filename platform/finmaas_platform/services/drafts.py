@@ -130,7 +130,10 @@ def release_model(
     base: str | None = None,
     description: str = "",
 ) -> ModelVersionRow:
-    """The version that a draft becomes; the draft is gone then. Raises what `register_model_version` raises."""
+    """The version that a draft becomes; the draft is gone then.
+
+    InvalidInput while it has no files, and whatever `register_model_version` raises.
+    """
     check_may_write(caller)
     draft = get_draft(session, caller, RepoKind.MODEL, project, name)
     files = to_entries(draft.files)

@@ -62,7 +62,7 @@ def check_purpose(purpose: str) -> None:
 
 
 def choose_file_expiry(now: datetime, anchor: str | None, seconds: str | None) -> datetime | None:
-    """When an uploaded file expires (None: never), from the two fields `expires_after[…]`."""
+    """When an uploaded file expires (None: never), by the fields `expires_after[…]` (seconds). InvalidInput."""
     if anchor is None and seconds is None:
         return None
     if anchor != "created_at":
@@ -84,7 +84,7 @@ def store_file(
     stored: Stored,
     expires_at: datetime | None = None,
 ) -> FileRow:
-    """Notes a file whose bytes lie in the store."""
+    """Notes a file whose bytes lie in the store. InvalidInput for a name that is empty or too long."""
     if not 1 <= len(name) <= MAX_NAME or "\x00" in name:
         raise InvalidInput(f"the file's name must be 1 to {MAX_NAME} characters long", param="file")
     row = FileRow(

@@ -31,7 +31,7 @@ def select_grants(session: Session, caller: Caller, project: str | None = None) 
 
 
 def create_grant(session: Session, caller: Caller, now: datetime, endpoint: str, project: str) -> GrantRow:
-    """Lets a project call an endpoint of another project.
+    """Lets a project call an endpoint of another project. InvalidInput for an endpoint of its own.
 
     A tenant-admin grants inside the own tenant; over the border of two tenants only a platform-admin, who sees both.
     """
@@ -59,7 +59,7 @@ def create_grant(session: Session, caller: Caller, now: datetime, endpoint: str,
 
 
 def revoke_grant(session: Session, caller: Caller, now: datetime, grant_id: str) -> GrantRow:
-    """Takes a grant back, by the side that gave it; taking it back again changes nothing."""
+    """Takes a grant back, by the side that gave it; again: nothing changes. NotFound for others' grants."""
     row = session.scalar(scoped(select(GrantRow), caller).where(GrantRow.id == grant_id))
     if row is None:
         raise NotFound(f"you gave no grant {grant_id}; `finmaas grant list` shows those of your tenant")

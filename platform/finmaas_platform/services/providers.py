@@ -40,7 +40,7 @@ def get_provider(session: Session, name: str) -> ProviderRow:
 def create_provider(
     session: Session, caller: Caller, now: datetime, pepper: str, name: str, base_url: str, secret: str
 ) -> ProviderRow:
-    """A new provider that no project may use yet; platform-admins only."""
+    """A new provider that no project may use yet; platform-admins only. InvalidInput for a secret of several lines."""
     caller.require()
     if not (secret.isascii() and secret.isprintable()) or secret != secret.strip():
         raise InvalidInput("the secret must be one line of printable ASCII: it goes into a header", param="secret")
@@ -71,7 +71,10 @@ def delete_provider(session: Session, caller: Caller, now: datetime, row: Provid
 def approve_provider(
     session: Session, caller: Caller, now: datetime, row: ProviderRow, project: ProjectRow
 ) -> ProviderApprovalRow:
-    """Lets a project's requests leave the house for a provider, masked; for platform-admins and approvers."""
+    """Lets a project's requests leave the house for a provider, masked; for platform-admins and approvers.
+
+    AlreadyExists when it may already.
+    """
     caller.require(Role.APPROVER)
     if _find_approval(session, caller, row, project) is not None:
         raise AlreadyExists(f"{project.ref} is approved for {row.name} already")

@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 
 
 def read_jsonl(path: Path, name: str, limits: Limits) -> Table:
-    """A JSON Lines file; its columns are those of the first batch."""
+    """A JSON Lines file; its columns are those of the first batch. InvalidInput when it holds no row."""
     batches = parse_lines(_lines(path, name, limits), name, limits)
     first = next(batches, None)
     if first is None:

@@ -13,7 +13,7 @@ from finmaas_registry.readers.table import Limits, RawBatch, Table, check_header
 
 
 def read_parquet(path: Path, name: str, limits: Limits) -> Table:
-    """A Parquet file; rows are counted from 1."""
+    """A Parquet file; rows are counted from 1. InvalidInput when it is broken or holds no row."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

@@ -71,4 +71,5 @@ def describe(allowance: Allowance) -> str:
 
 
 def show_amount(allowance: Allowance, amount: int) -> str:
+    """An amount in the allowance's unit; money, which comes in nano-units, with its currency."""
     return f"{show_money(amount)} {allowance.currency}" if allowance.unit == "money" else str(amount)

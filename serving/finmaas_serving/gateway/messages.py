@@ -74,7 +74,7 @@ def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[byte
 
 
 def read_count(body: bytes, _: str, __: str) -> tuple[bytes, Usage | None]:
-    """A count of tokens: nothing was used."""
+    """A count of tokens: nothing was used. Corrupt when the body is no count."""
     try:
         _decode_count(body)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 JSON = b"application/json"
-SSE = b"text/event-stream; charset=utf-8"
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -36,10 +36,6 @@ class TextWindow:
         """The rest, when no more comes."""
         return self._let_go(self._held, len(self._held), 0)
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._held
-
     def _join(self, piece: str) -> str:
         """The held text and a new piece, without disguises; the character before tells whether one is a disguise."""
         last = self._before[-1:]
