@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import FinmaasError, all_error_classes
+from finmaas_platform.api import middleware
 from finmaas_platform.api.dependencies import SessionDep
 from finmaas_platform.api.problems import HTTP_STATUS
 from finmaas_platform.app import describe_app
@@ -214,3 +216,16 @@ class TestDescription:
         subprocess.run(command, check=True, capture_output=True)
         written = (ROOT / "docs" / "reference" / "openapi.json").read_text(encoding="utf-8")
         assert written == target.read_text(encoding="utf-8"), "run: python -m finmaas_platform.openapi"
+
+
+class TestBodies:
+    def test_a_long_one_is_refused_before_it_is_held_whole_and_uploads_are_not(
+        self, client: TestClient, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(middleware, "MAX_BODY_BYTES", 1000)
+        for headers in ({}, admin):  # it is refused before anybody asks who sends it
+            answer = client.post("/api/v1/tenants", json={"name": "a" * 2000}, headers=headers)
+            assert (answer.status_code, answer.json()["status"]) == (413, 413)
+        text = b"x" * 5000
+        url = f"/api/v1/blobs/{hashlib.sha256(text).hexdigest()}"
+        assert client.put(url, content=text, headers=admin).is_success

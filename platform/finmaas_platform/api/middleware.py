@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its log line, and the last net for errors of ours."""
+"""What happens around every request: its id, its log line, a bound on its body, the last net for errors of ours."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finmaas_core.telemetry import get_logger
 from finmaas_platform.api.problems import unhandled_response
 
 REQUEST_ID = "X-Request-ID"
+UPLOAD = "finmaas.upload"
+"""Set in the scope of a request whose body is read as it comes."""
+MAX_BODY_BYTES = 16 * 1024 * 1024
 _SANE = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -40,7 +44,7 @@ class RequestContext:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self.app(scope, receive, send_with_id)
+                await self.app(scope, _bounded(scope, receive), send_with_id)
             except Exception:
                 get_logger().exception("request.failed", method=scope["method"], path=scope["path"])
                 if status:
@@ -48,6 +52,24 @@ class RequestContext:
                 await unhandled_response()(scope, receive, send_with_id)
             took_ms = round((time.perf_counter() - started) * 1000, 1)
             get_logger().info("request", method=scope["method"], path=scope["path"], status=status, ms=took_ms)
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """Reads no more than MAX_BODY_BYTES of a body that is held whole, which happens before the caller is known.
+
+    Uploads say so in the scope (`UPLOAD`), are read as they come, and have bounds of their own.
+    """
+    size = 0
+
+    async def read() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES and not scope.get(UPLOAD):
+            raise HTTPException(413, f"the body is longer than {MAX_BODY_BYTES} bytes; send less at a time")
+        return message
+
+    return read
 
 
 def _request_id(headers: Headers) -> str:

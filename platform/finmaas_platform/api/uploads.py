@@ -16,6 +16,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from finmaas_core.errors import FinmaasError, InvalidInput
+from finmaas_platform.api.middleware import UPLOAD
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -38,6 +39,7 @@ class Uploads:
         body = _Body(request, max_bytes)
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._limit)
+        request.scope[UPLOAD] = True
         pump = asyncio.create_task(body.pump())
         try:
             return await anyio.to_thread.run_sync(lambda: take(body.chunks()), limiter=self._limiter)
