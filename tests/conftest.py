@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -54,3 +55,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if _forbidden_skips and exitstatus == pytest.ExitCode.OK:
         print("\nskipped, though its part could have been installed:", *_forbidden_skips, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# A busy machine is no failing property.
+hypothesis.settings.register_profile("finmaas", deadline=None)
+hypothesis.settings.load_profile("finmaas")

@@ -98,7 +98,8 @@ class MessagesScreen(TextScreen):
                 return self._stop(event)
             case "message_start":
                 message = {name: value for name, value in event["message"].items() if name in _ANSWER}
-                return [{"type": "message_start", "message": {**message, "content": []}}]
+                fixed = {"type": "message", "role": "assistant", "content": []}
+                return [{"type": "message_start", "message": {**message, **fixed}}]
             case "message_delta":
                 return [*self._release(ended=True), self._end(event)]
             case "message_stop":

@@ -235,6 +235,8 @@ def post(body: Any, *, path: str = "/v1/chat/completions", key: str | None = KEY
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     first, *lines = head.strip().split("\r\n")
+    if not first.startswith("HTTP/"):  # a port that nobody listens on may be connected to itself
+        raise ConnectionError(f"no HTTP server answered: {first!r}")
     return int(first.split()[1]), {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
 
 
