@@ -14,7 +14,6 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,6 @@ from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.errors import Problem, problem_of
 
 if TYPE_CHECKING:
-    from finmaas_serving.gateway import wire
     from finmaas_serving.gateway.call import Client
     from finmaas_serving.gateway.snapshot import Key, Route
     from finmaas_serving.guard.policy import Keep
@@ -181,7 +179,7 @@ class _Watched:
         self._keeper = keeper
         self._client = client
 
-    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None:
         self._keeper.note(body)
         failed = self._keeper.keep_answer()
         if failed is None:
@@ -194,7 +192,7 @@ class _Watched:
         self._keeper.keep_answer()  # an error holds no text of a model
         self._client.refuse(problem)
 
-    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         self._client.start_stream(content_type, extra)
 
     def send(self, data: bytes) -> None:

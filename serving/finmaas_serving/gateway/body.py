@@ -7,14 +7,14 @@ engine fetch something from elsewhere is refused; what decides over other tenant
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from finmaas_core.errors import InvalidInput
 from finmaas_serving.gateway.remote import refuse_remote
-from finmaas_serving.guard.request_rules import are_plain_messages
+from finmaas_serving.guard.request_rules import PlainMessage, are_plain_messages
 
 OVERRIDDEN = frozenset(
     ("priority", "cache_salt", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id")
@@ -24,6 +24,8 @@ _BOUND_TO_A_GRAMMAR = frozenset(
     ("guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
 )
 _MESSAGES = ("messages",)
+_MODEL_NAME = b'"model"'
+_STREAM_OPTIONS = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true},'
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -39,18 +41,60 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=False):
 _NO_OPTIONS = StreamOptions()
 
 
-@dataclass(slots=True)
+class UsualChat(msgspec.Struct, forbid_unknown_fields=True):
+    """The chat that nearly every client sends: texts and settings. What is written otherwise is read field by field.
+
+    Each of these fields is known to the guardrails, names nothing to be fetched, and binds no answer to a grammar.
+    """
+
+    model: str
+    messages: list[PlainMessage]
+    stream: bool = False
+    stream_options: StreamOptions | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int = 1
+    user: str | None = None
+
+
 class CallBody:
     """What a request asks for, as far as the gateway cares."""
 
-    fields: dict[str, msgspec.Raw]
-    model: str
-    stream: bool
-    show_usage: bool  # the client wants the usage at the end of the stream
-    show_continuous: bool  # … and with every chunk
-    samples: int  # `n`, answers for each prompt
-    choices: int  # answers in all: samples x prompts
-    plain: bool = False  # `messages` are known to be texts alone
+    __slots__ = (
+        "_fields", "choices", "model", "plain", "raw", "samples", "show_continuous", "show_usage", "stream", "usual",
+    )  # fmt: skip
+
+    def __init__(
+        self, raw: bytes, model: str, *, fields: dict[str, msgspec.Raw] | None, stream: bool, show_usage: bool,
+        show_continuous: bool = False, samples: int = 1, choices: int = 1, plain: bool = False,
+        usual: UsualChat | None = None,
+    ) -> None:  # fmt: skip
+        self.raw = raw  # as the client wrote it
+        self._fields = fields
+        self.model = model
+        self.stream = stream
+        self.show_usage = show_usage  # the client wants the usage at the end of the stream
+        self.show_continuous = show_continuous  # … and with every chunk
+        self.samples = samples  # `n`, answers for each prompt
+        self.choices = choices  # answers in all: samples x prompts
+        self.plain = plain  # `messages` are known to be texts alone
+        self.usual = usual  # where the whole request is the usual one
+
+    @property
+    def fields(self) -> dict[str, msgspec.Raw]:
+        """The values as they were written, by name."""
+        if self._fields is None:
+            self._fields = _FIELDS.decode(self.raw)
+        return self._fields
+
+
+_decode_usual = msgspec.json.Decoder(UsualChat).decode
 
 
 def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
@@ -70,6 +114,27 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 def read_body(body: bytes) -> CallBody:
     """Reads a chat, completion or embedding; InvalidInput names the place (byte or field) that cannot be used."""
+    try:
+        usual = _decode_usual(body)
+    except (msgspec.DecodeError, RecursionError):
+        return _read_unusual(body)
+    options = usual.stream_options or _NO_OPTIONS
+    shows = bool(options.include_usage)
+    return CallBody(
+        body,
+        usual.model,
+        fields=None,
+        stream=usual.stream,
+        show_usage=shows,
+        show_continuous=shows and bool(options.continuous_usage_stats),
+        samples=usual.n or 1,
+        choices=usual.n or 1,
+        plain=True,
+        usual=usual,
+    )
+
+
+def _read_unusual(body: bytes) -> CallBody:
     fields = read_fields(body)
     options = _NO_OPTIONS
     if "stream_options" in fields:
@@ -82,31 +147,55 @@ def read_body(body: bytes) -> CallBody:
     samples = (_field(fields, "n", int | None, None) or 1) if "n" in fields else 1
     stream = "stream" in fields and bool(_field(fields, "stream", bool | None, False))
     return CallBody(
-        fields,
+        body,
         _model(fields),
-        stream,
-        bool(options.include_usage),
-        bool(options.include_usage and options.continuous_usage_stats),
-        samples,
-        samples * _prompts(fields) if stream else samples,
-        plain,
+        fields=fields,
+        stream=stream,
+        show_usage=bool(options.include_usage),
+        show_continuous=bool(options.include_usage and options.continuous_usage_stats),
+        samples=samples,
+        choices=samples * _prompts(fields) if stream else samples,
+        plain=plain,
     )
 
 
-def read_plain_call(fields: dict[str, msgspec.Raw]) -> CallBody:
+def read_plain_call(raw: bytes, fields: dict[str, msgspec.Raw]) -> CallBody:
     """A call that gives one answer, with its usage wherever its shape puts it."""
     stream = bool(_field(fields, "stream", bool | None, False))
-    return CallBody(fields, _model(fields), stream, show_usage=True, show_continuous=False, samples=1, choices=1)
+    return CallBody(raw, _model(fields), fields=fields, stream=stream, show_usage=True)
 
 
 def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
     """The body the engine gets: its own name of the model, the tenant's salt, for a stream usage with every chunk."""
+    if call.usual is not None and (usual := _usual_engine_body(call, model_name, cache_salt)) is not None:
+        return usual
     fields = _engine_fields(call, model_name, cache_salt)
     if call.stream:
         raw = fields.get("stream_options")
         options: dict[str, Any] = (_FIELDS.decode(raw) if raw and bytes(raw) != b"null" else None) or {}
         fields["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": True}
     return _encode(fields)
+
+
+def _usual_engine_body(call: CallBody, model_name: str, cache_salt: str | None) -> bytes | None:
+    """The same without writing the fields anew: the model's name is replaced where it stands; None where it does not
+    stand there once and plainly. What is added stands in front: the usual fields are none of it."""
+    raw = call.raw
+    old, new = _model_fields(call.model, model_name)
+    before, found, after = raw.partition(old)
+    if not found or _MODEL_NAME in after or _MODEL_NAME in before or raw[:1] != b"{":
+        return None
+    added = b"" if cache_salt is None else b'"cache_salt":"%b",' % cache_salt.encode()
+    if call.stream:
+        if call.usual is None or call.usual.stream_options is not msgspec.UNSET:
+            return None
+        added += _STREAM_OPTIONS
+    return b"".join((b"{", added, before[1:], new, after))
+
+
+@lru_cache(maxsize=4096)
+def _model_fields(public_model: str, model_name: str) -> tuple[bytes, bytes]:
+    return b'"model":%b' % _encode(public_model), b'"model":%b' % _encode(model_name)
 
 
 def plain_engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:

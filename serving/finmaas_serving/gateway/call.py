@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,11 +42,11 @@ ELSEWHERE = frozenset((401, 403, 404, 405, 408, 429, 502, 503, 504))  # another 
 class Client(Protocol):
     """The client's side, as a call sees it."""
 
-    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None: ...
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None: ...
 
     def refuse(self, problem: Problem) -> None: ...
 
-    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None: ...
+    def start_stream(self, content_type: bytes, extra: bytes = b"") -> None: ...
 
     def send(self, data: bytes) -> None: ...
 
@@ -269,8 +269,7 @@ class Call(Spending):
     def _forward(self, data: bytes) -> None:
         if not self._streaming:
             self._streaming = True
-            headers = (*self._answered_by(), *self._allowance_headers())
-            self._client.start_stream(self._content_type, headers)
+            self._client.start_stream(self._content_type, self._answered_by() + self._allowance_lines())
         self._client.send(data)
 
     def _complete_stream(self) -> None:
@@ -301,9 +300,9 @@ class Call(Spending):
             return
         self._ttft = time.monotonic() - self._started
         withheld = self._screen is not None and self._screen.withheld is not None
-        headers = self._answered_by() if self._hold is None else (*self._answered_by(), *self._allowance_headers())
+        lines = self._answered_by() if self._hold is None else self._answered_by() + self._allowance_lines()
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
-            self._client.respond(200, self._content_type, body, headers)
+            self._client.respond(200, self._content_type, body, lines)
 
     def _again_after(self, status: int) -> bool:
         """Whether a refusal of the engine is answered by another replica or target; both see the request anew."""
@@ -322,7 +321,7 @@ class Call(Spending):
         withheld = self._screen is not None and self._screen.withheld is not None
         self._counted_by = CACHE
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
-            self._client.respond(200, wire.JSON, body, ((b"x-finmaas-cache", b"hit"),))
+            self._client.respond(200, wire.JSON, body, b"x-finmaas-cache: hit\r\n")
 
     def _drop(self, what: str) -> None:
         """The replica answers something that cannot be passed on."""

@@ -6,7 +6,7 @@ Knows nothing of what the client sees, of answers or of usage: that is the call'
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
@@ -287,9 +287,10 @@ class Journey:
         if self._role == CANARY and self._course is not None:
             self._gateway.note_canary(self._course, failed=not ok, first_byte_s=self._ttft)
 
-    def _answered_by(self) -> Sequence[wire.Header]:
-        """Who answered, for the client."""
+    def _answered_by(self) -> bytes:
+        """Who answered, for the client, as header lines."""
         served = self._target.served
         if self._attempts == 1 and not self._role:
             return served
-        return (*served, (b"x-finmaas-attempts", b"%d" % self._attempts), (b"x-finmaas-traffic", self._role.encode()))
+        more = b"x-finmaas-attempts: %d\r\nx-finmaas-traffic: %b\r\n" % (self._attempts, self._role.encode())
+        return served + more

@@ -60,7 +60,7 @@ def read_call(raw: bytes) -> CallBody:
     fields = read_fields(raw)
     refuse_remote(raw, fields, ("messages", "system"))
     check_tools(fields)
-    return read_plain_call(fields)
+    return read_plain_call(raw, fields)
 
 
 def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[bytes, Usage | None]:

@@ -7,7 +7,6 @@ called as any model is, so its use is counted, bounded and retried in the same w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +19,6 @@ from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.guard.scores_request import TEXTS
 
 if TYPE_CHECKING:
-    from finmaas_serving.gateway import wire
     from finmaas_serving.gateway.body import CallBody
     from finmaas_serving.gateway.context import Gateway
     from finmaas_serving.gateway.snapshot import Key, Snapshot
@@ -103,7 +101,7 @@ class ModeratedCall:
 
     # What the judge's call asks (call.Client).
 
-    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None:
         if self._judging is None:
             return
         self._judging = None
@@ -133,7 +131,7 @@ class ModeratedCall:
         else:
             self._client.refuse(problem_of(_unjudged(f"its judge does not answer ({problem.message})")))
 
-    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         """The judge is not asked for a stream."""
 
     def send(self, data: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
 from typing import cast
 
 import httptools
@@ -258,29 +257,29 @@ class ClientConnection(asyncio.Protocol):
 
     # What a call asks (call.Client).
 
-    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None:
         self._respond(status, content_type, body, extra)
 
     def refuse(self, problem: Problem) -> None:
         if self._call is None:
             self._gateway.tally.refuse(problem.status)
-        self._respond(problem.status, wire.JSON, self._problem_body(problem), problem.header_lines())
+        self._respond(problem.status, wire.JSON, self._problem_body(problem), wire.header_lines(problem.header_lines()))
 
     def _problem_body(self, problem: Problem) -> bytes:
         shape = SHAPES.get(self._answering.path) if self._answering is not None else None
         return problem.body() if shape is None else shape.problem_body(problem)
 
-    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
             return
         self._chunked = not request.old
         if request.old:
             request.keep_alive = False
-        headers = [*self._ids(request), *extra, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        lines = self._ids(request) + extra + b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
         if self._chunked:
-            headers.append((b"transfer-encoding", b"chunked"))
-        transport.write(wire.answer_head(200, content_type, headers, None, not self._stays(request)))
+            lines += b"transfer-encoding: chunked\r\n"
+        transport.write(wire.answer_head(200, content_type, lines, None, not self._stays(request)))
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
@@ -406,18 +405,17 @@ class ClientConnection(asyncio.Protocol):
             request.continued = True
             self._transport.write(wire.CONTINUE)
 
-    def _respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header]) -> None:
+    def _respond(self, status: int, content_type: bytes, body: bytes, extra: bytes) -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
             return
-        if status == OK and not extra and request.echo is None and request.method == "POST" and self._stays(request):
-            transport.write(wire.plain_answer(content_type, request.id.encode(), body))
+        if status == OK and request.echo is None and request.method == "POST" and self._stays(request):
+            transport.write(wire.plain_answer(content_type, request.id, extra, body))
             self._answered()
             return
         if not request.complete:
             request.keep_alive = False
-        headers = [*self._ids(request), *extra]
-        head = wire.answer_head(status, content_type, headers, len(body), not self._stays(request))
+        head = wire.answer_head(status, content_type, self._ids(request) + extra, len(body), not self._stays(request))
         transport.write(head if request.method == "HEAD" else head + body)
         self._answered()
 
@@ -491,8 +489,6 @@ class ClientConnection(asyncio.Protocol):
             self._read_paused = False
             self._transport.resume_reading()
 
-    def _ids(self, request: Request) -> list[wire.Header]:
-        ids = [(b"x-request-id", request.id.encode())]
-        if request.echo is not None:
-            ids.append((b"x-client-request-id", request.echo))
-        return ids
+    def _ids(self, request: Request) -> bytes:
+        own = b"x-request-id: %b\r\n" % request.id.encode()
+        return own if request.echo is None else b"%bx-client-request-id: %b\r\n" % (own, request.echo)

@@ -64,7 +64,7 @@ def read_call(raw: bytes) -> CallBody:
             raise InvalidInput(f"`{name}` cannot be used: {why}", param=name)
     refuse_remote(raw, fields, ("input",))
     check_tools(fields)
-    return read_plain_call(fields)
+    return read_plain_call(raw, fields)
 
 
 def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[bytes, Usage | None]:

@@ -12,7 +12,7 @@ def read_call(raw: bytes) -> CallBody:
     """Reads a request; InvalidInput names the field that cannot be used."""
     fields = read_fields(raw)
     refuse_remote(raw, fields, TEXTS)
-    call = read_plain_call(fields)
+    call = read_plain_call(raw, fields)
     if call.stream:
         raise InvalidInput("`stream` cannot be used here: the answer comes in one piece", param="stream")
     return call

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _PURPOSE = b"finmaas provenance v1"
 _BLOCK_BYTES = 64
+_NO_NAMES: dict[str, str] = {}
+CHAT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,15 @@ def screen_call(
             f"the guardrail policy of this project cannot be used by this gateway ({guard.why}); nothing is let "
             "through until it can: set the policy anew, or update the gateway"
         )
-    screened, substitutions = screen_request(guard, shape.path, raw, body.fields, plain=body.plain)
-    if screened is not None:
-        body = shape.read(screened)
-    restores = bool(substitutions.by_name) and guard.restoring is not None
+    names = _NO_NAMES
+    usual = body.usual is not None and shape.path == CHAT
+    if guard.reads_requests and not (usual and guard.input.scanner.is_plain(raw)):
+        screened, substitutions = screen_request(guard, shape.path, raw, body.fields, plain=body.plain)
+        names = substitutions.by_name
+        body.usual = None  # what stands in a body twice is sent as it was read: once
+        if screened is not None:
+            body = shape.read(screened)
+    restores = bool(names) and guard.restoring is not None
     if shape.screen is None or not (guard.touches_answers or restores):
         return body, None
 
@@ -101,13 +108,14 @@ def screen_call(
         screen.claims.append(digest)
         return claim
 
-    screen = shape.screen(guard, substitutions.by_name, is_text=shape.is_for_readers(body.fields), seal=sealed)
+    is_text = usual or shape.is_for_readers(body.fields)
+    screen = shape.screen(guard, names, is_text=is_text, seal=sealed)
     return body, screen
 
 
 def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
     """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
-    content = ",".join([f'{{"index":{index},"sha256":"{hashes[index]}"}}' for index in sorted(hashes)])
+    content = ",".join([f'{{"index":{index},"sha256":"{digest}"}}' for index, digest in sorted(hashes.items())])
     names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'
     text = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
     claim = text.encode()

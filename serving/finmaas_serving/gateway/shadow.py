@@ -6,10 +6,8 @@ was made of, and goes on when the client of that one leaves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finmaas_serving.gateway import wire
 from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.course import Course
 from finmaas_serving.gateway.errors import Problem
@@ -33,13 +31,13 @@ class Nobody:
         self._gateway = gateway
         self.call: Call | None = None
 
-    def respond(self, status: int, content_type: bytes, body: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None:
         self._end()
 
     def refuse(self, problem: Problem) -> None:
         self._end()
 
-    def start_stream(self, content_type: bytes, extra: Sequence[wire.Header] = ()) -> None:
+    def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         """Nobody waits for it."""
 
     def send(self, data: bytes) -> None:

@@ -63,13 +63,13 @@ class Route(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
     terms: Terms = Terms()
     traffic: Traffic | None = None
-    served: tuple[tuple[bytes, bytes], ...] = ()  # the headers that tell who answered; not in the document
+    served: bytes = b""  # the header lines that tell who answered; not in the document
 
     def __post_init__(self) -> None:
-        served = [(b"x-finmaas-endpoint", self.name.encode())]
+        served = b"x-finmaas-endpoint: %b\r\n" % self.name.encode()
         if self.model_version is not None:
-            served.append((b"x-finmaas-model-version", self.model_version.encode()))
-        msgspec.structs.force_setattr(self, "served", tuple(served))
+            served += b"x-finmaas-model-version: %b\r\n" % self.model_version.encode()
+        msgspec.structs.force_setattr(self, "served", served)
 
 
 class TenantTerms(msgspec.Struct, frozen=True):

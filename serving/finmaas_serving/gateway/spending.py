@@ -7,7 +7,6 @@ beyond it is neither passed on nor charged.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
@@ -143,5 +142,5 @@ class Spending(Journey):
             record.charges = self._hold.settle(prompt, cached, output, reasoning)
             record.epoch = self._hold.epoch if record.charges else 0
 
-    def _allowance_headers(self) -> Sequence[wire.Header]:
-        return self._hold.headers() if self._hold is not None else ()
+    def _allowance_lines(self) -> bytes:
+        return wire.header_lines(self._hold.headers()) if self._hold is not None else b""

@@ -155,6 +155,9 @@ class Spool:
 
     def reserve(self) -> bool:
         """Sets room aside for one record; False when the disk has none. Each True wants one `append` or `give_back`."""
+        if self._spares and self._reserved < self._segment_slots // 2 and not self.broken:  # nearly always
+            self._reserved += 1
+            return True
         free = self._slots() - self._reserved
         if free <= self._segment_slots // 2:
             try:

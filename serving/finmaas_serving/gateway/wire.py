@@ -19,11 +19,9 @@ def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 
 
-def answer_head(status: int, content_type: bytes, headers: Iterable[Header], length: int | None, close: bool) -> bytes:
+def answer_head(status: int, content_type: bytes, lines: bytes, length: int | None, close: bool) -> bytes:
     """Head of an answer; `length` None means that the body follows in chunks (or, with `close`, up to the end)."""
-    parts = [status_line(status), b"content-type: ", content_type, b"\r\n"]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
+    parts = [status_line(status), b"content-type: ", content_type, b"\r\n", lines]
     if length is not None:
         parts.append(b"content-length: %d\r\n" % length)
     if close:
@@ -32,10 +30,15 @@ def answer_head(status: int, content_type: bytes, headers: Iterable[Header], len
     return b"".join(parts)
 
 
-def plain_answer(content_type: bytes, request_id: bytes, body: bytes) -> bytes:
-    """The usual answer, whole: 200, and the connection stays open."""
-    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-        content_type, request_id, len(body), body,
+def header_lines(headers: Iterable[Header]) -> bytes:
+    """Headers as they stand in a head, each with its line end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def plain_answer(content_type: bytes, request_id: str, lines: bytes, body: bytes) -> bytes:
+    """The usual answer, whole: 200, and the connection stays open. `lines` are more headers (`header_lines`)."""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        content_type, request_id.encode(), lines, len(body), body,
     )  # fmt: skip
 
 

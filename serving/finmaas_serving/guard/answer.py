@@ -149,15 +149,14 @@ class AnswerScreen(TextScreen):
         text = body[start:end]
         try:
             index = _read_index(body)
-            ending = self.ending(text.decode()) if text else ""
+            ending = self.ending(text.decode()).encode() if text else b""
         except ValueError:
             return None
+        written = ending and _encode(ending.decode())[1:-1]
         if self._seal is None:
-            return b"".join((body[:end], _encode(ending)[1:-1], body[end:])) if ending else body
-        digest = hashlib.sha256(text)
-        digest.update(ending.encode())
-        claim = self._seal({index: digest.hexdigest()})
-        return b'%b%b%b,"provenance":%b}' % (body[:end], _encode(ending)[1:-1], body[end:-1], claim)
+            return b"".join((body[:end], written, body[end:])) if ending else body
+        claim = self._seal({index: hashlib.sha256(text + ending).hexdigest()})
+        return b"".join((body[:end], written, body[end:-1], b',"provenance":', claim, b"}"))
 
     def _whole_choice(self, choice: dict[str, Any]) -> str:
         try:

@@ -126,6 +126,8 @@ class Guard:
         self.disclaimer = document.disclaimer
         self.mark = document.marks.text
         self.provenance = document.marks.provenance
+        # A judge reads what rules would read, so it gets nothing either that cannot be read.
+        self.reads_requests = self.input.is_on or bool(document.moderation.model)
 
     @property
     def touches_answers(self) -> bool:

@@ -62,8 +62,7 @@ def screen_request(
     Raises BlockedByPolicy for what a rule refuses, InvalidInput for what cannot be checked; both name the field.
     """
     substitutions = Substitutions()
-    # A judge reads what rules would read, so it gets nothing either that cannot be read.
-    if not (guard.input.is_on or guard.document.moderation.model):
+    if not guard.reads_requests:
         return None, substitutions
     rules = RULES[path]
     _check_fields(rules.fields, fields)

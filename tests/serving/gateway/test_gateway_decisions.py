@@ -78,7 +78,25 @@ JSON: Any = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 OWN = {"model", "stream", "stream_options", "n", "prompt", "messages", "store", *OVERRIDDEN}
+
+
+USUAL = st.fixed_dictionaries(
+    {
+        "messages": st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": TEXT})),
+        "model": st.sampled_from(["chat", "模型", "messages"]),
+    },
+    optional={
+        "stream": st.booleans(),
+        "stream_options": st.none() | st.just({"include_usage": True}),
+        "max_tokens": st.integers(0, 10**6),
+        "temperature": st.floats(0, 2),
+        "stop": st.lists(TEXT, max_size=2),
+        "user": TEXT,
+        "n": st.integers(0, 3),
+    },
+)
 
 
 class TestBody:
@@ -95,6 +113,39 @@ class TestBody:
         body = read_body(b'{"model":"a","model":"b"}')
         assert body.model == "b"
         assert engine_body(body, "t/p/e").count(b"model") == 1
+
+    @given(USUAL, st.booleans())
+    def test_the_usual_chat_is_sent_as_any_other(self, fields: dict[str, Any], spaced: bool) -> None:
+        raw = json.dumps(fields, ensure_ascii=spaced, separators=None if spaced else (",", ":")).encode()
+        body, read_by_field = read_body(raw), read_body(raw)
+        assert (body.usual is None) == ("stream_options" in fields and fields["stream_options"] is None)
+        read_by_field.usual = None
+        sent = engine_body(body, "t/p/e", "salt")
+        assert json.loads(sent) == json.loads(engine_body(read_by_field, "t/p/e", "salt"))
+        assert json.loads(sent)["messages"] == fields["messages"]
+        assert sent.count(b'"model":') == sent.count(b'"cache_salt":') == 1
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            '{"messages":[],"model":"a","model":"chat"}',
+            '{"messages":[],"model":"chat","model":"chat"}',
+            '{"messages":[],"mod\\u0065l":"chat","model":"chat"}',
+            '{"messages":[{"role":"user","content":"\\"model\\":\\"chat\\""}],"model":"chat"}',
+            ' {"messages":[],"model" : "chat"}',
+            '{"messages":[{"role":"user","content":"model"}],"model":"chat"}',
+        ],
+    )
+    def test_the_model_is_named_where_it_stands(self, raw: str) -> None:
+        sent = engine_body(read_body(raw.encode()), "t/p/e", "salt")
+        assert json.loads(sent) == {**json.loads(raw), "model": "t/p/e", "cache_salt": "salt"}
+        assert b'"model":"chat"' not in sent.replace(b'\\"', b"")
+
+    @pytest.mark.parametrize("name", ["cache_salt", "priority", "c\\u0061che_salt", "request_id"])
+    def test_what_the_gateway_decides_is_not_usual(self, name: str) -> None:
+        body = read_body(f'{{"messages":[],"model":"chat","{name}":"mine"}}'.encode())
+        assert body.usual is None
+        assert b"mine" not in engine_body(body, "t/p/e", "salt")
 
     @pytest.mark.parametrize(
         ("prompt", "n", "choices"),
