@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -103,14 +103,9 @@ def screen_call(
     if shape.screen is None or not (guard.touches_answers or restores):
         return body, None
 
-    def sealed(hashes: dict[int, str]) -> bytes:
-        claim, digest = make_provenance(key, route, request_id, hashes)
-        screen.claims.append(digest)
-        return claim
-
     is_text = usual or shape.is_for_readers(body.fields)
-    screen = shape.screen(guard, names, is_text=is_text, seal=sealed)
-    return body, screen
+    seal = partial(make_provenance, key, route, request_id)
+    return body, shape.screen(guard, names, is_text=is_text, seal=seal)
 
 
 def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:

@@ -28,8 +28,8 @@ _INDEX = b'"index":'
 _SPECIAL = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
 WITHHELD = "[withheld by policy: {rule}]"
 
-Seal = Callable[[dict[int, str]], bytes]
-"""Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text."""
+Seal = Callable[[dict[int, str]], tuple[bytes, str]]
+"""Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text; and the digest of the claim."""
 
 
 class Withheld(Exception):
@@ -105,7 +105,12 @@ class TextScreen:
 
     def provenance(self, hashes: dict[int, str]) -> msgspec.Raw | None:
         """The sealed claim over texts by their place; None where policy asks for none."""
-        return msgspec.Raw(self._seal(hashes)) if self._seal is not None and hashes else None
+        return msgspec.Raw(self._sealed(self._seal, hashes)) if self._seal is not None and hashes else None
+
+    def _sealed(self, seal: Seal, hashes: dict[int, str]) -> bytes:
+        claim, digest = seal(hashes)
+        self.claims.append(digest)
+        return claim
 
 
 class AnswerScreen(TextScreen):
@@ -130,7 +135,7 @@ class AnswerScreen(TextScreen):
             raise Corrupt(f"its answer cannot be screened: {error!r}") from None
         self._drop_tokens(value)
         if self._seal is not None and hashes:
-            value["provenance"] = msgspec.Raw(self._seal(hashes))
+            value["provenance"] = msgspec.Raw(self._sealed(self._seal, hashes))
         return _encode(value)
 
     def _plain_answer(self, body: bytes) -> bytes | None:
@@ -155,7 +160,7 @@ class AnswerScreen(TextScreen):
         written = ending and _encode(ending.decode())[1:-1]
         if self._seal is None:
             return b"".join((body[:end], written, body[end:])) if ending else body
-        claim = self._seal({index: hashlib.sha256(text + ending).hexdigest()})
+        claim = self._sealed(self._seal, {index: hashlib.sha256(text + ending).hexdigest()})
         return b"".join((body[:end], written, body[end:-1], b',"provenance":', claim, b"}"))
 
     def _whole_choice(self, choice: dict[str, Any]) -> str:
@@ -221,7 +226,7 @@ class AnswerScreen(TextScreen):
             if choice.get("finish_reason")
         }
         if self._seal is not None and ended:
-            value["provenance"] = msgspec.Raw(self._seal(ended))
+            value["provenance"] = msgspec.Raw(self._sealed(self._seal, ended))
         return b"data: " + _encode(value)
 
     def end(self) -> bytes:

@@ -51,8 +51,8 @@ CUTS = st.lists(st.integers(1, 80), max_size=12)
 
 
 def screens(kind: Any) -> tuple[Any, Any]:
-    def seal(hashes: dict[int, str]) -> bytes:
-        return json.dumps({str(k): v for k, v in hashes.items()}).encode()
+    def seal(hashes: dict[int, str]) -> tuple[bytes, str]:
+        return json.dumps({str(k): v for k, v in hashes.items()}).encode(), "digest"
 
     return tuple(kind(GUARD, NAMES, is_text=True, seal=seal) for _ in range(2))  # type: ignore[return-value]
 
