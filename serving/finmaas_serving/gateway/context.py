@@ -16,6 +16,7 @@ from finmaas_serving.gateway.cache import AnswerCache
 from finmaas_serving.gateway.canary import CanaryWatch, Outcome
 from finmaas_serving.gateway.external import OutsideBook
 from finmaas_serving.gateway.lanes import Lane, LaneBook
+from finmaas_serving.gateway.outbox import Outbox
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
@@ -79,6 +80,7 @@ class Gateway:
     lanes: LaneBook = field(default_factory=LaneBook)
     canaries: CanaryWatch = field(default_factory=CanaryWatch)
     outside: OutsideBook = field(init=False)
+    outbox: Outbox = field(init=False)
     shadows: set[Call] = field(default_factory=set)  # copies on their way, which no client waits for
     cache: AnswerCache = field(default_factory=AnswerCache)
     allowances: Book = field(default_factory=Book)
@@ -96,6 +98,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self.provenance_key = provenance_key(self.pepper)
         self.outside = OutsideBook(self.pepper)
+        self.outbox = Outbox(self.loop, self)
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""

@@ -215,7 +215,7 @@ class Journey:
         except FinmaasError as error:  # what may not leave the house does not
             self._refuse_unsent(problem_of(error))
             return
-        self._exchange = Exchange(replica, request, self, gateway.loop)
+        self._exchange = Exchange(replica, request, self, gateway.loop, gateway.outbox)
         if self._paused_at is not None:
             self._exchange.pause()
 

@@ -89,6 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = None
 
     def eof_received(self) -> None:
+        self._gateway.outbox.flush()  # answers to what came before; the transport closes after this
         self._leave()
 
     def data_received(self, data: bytes) -> None:
@@ -238,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
             if self._transport.is_closing():  # the client does not take the last bytes
                 self._transport.abort()
             elif self._lingering or self._incoming is None:
-                self._transport.close()
+                self._close()
             else:
                 self._broken(errors.bad_http("the request did not arrive in time", 408, "request_timeout"))
                 self._advance()
@@ -247,8 +248,8 @@ class ClientConnection(asyncio.Protocol):
         """Closes as soon as nothing is being answered."""
         for request in self._queue:
             request.keep_alive = False
-        if self._answering is None and not self._queue and self._transport is not None:
-            self._transport.close()
+        if self._answering is None and not self._queue:
+            self._close()
 
     def cut(self) -> None:
         """Closes now."""
@@ -279,15 +280,16 @@ class ClientConnection(asyncio.Protocol):
         lines = self._ids(request) + extra + b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"
-        transport.write(wire.answer_head(200, content_type, lines, None, not self._stays(request)))
+        head = wire.answer_head(200, content_type, lines, None, not self._stays(request))
+        self._gateway.outbox.put(transport, head)
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
-            self._transport.write(wire.chunk(data) if self._chunked else data)
+            self._gateway.outbox.put(self._transport, wire.chunk(data) if self._chunked else data)
 
     def end_stream(self) -> None:
         if self._transport is not None and self._chunked:
-            self._transport.write(wire.LAST_CHUNK)
+            self._gateway.outbox.put(self._transport, wire.LAST_CHUNK)
         self._answered()
 
     def break_off(self, data: bytes) -> None:
@@ -295,8 +297,7 @@ class ClientConnection(asyncio.Protocol):
             self.send(data)
         self._call = self._answering = None
         self._no_more()
-        if self._transport is not None:
-            self._transport.close()
+        self._close()
 
     # In order.
 
@@ -403,20 +404,20 @@ class ClientConnection(asyncio.Protocol):
     def _invite(self, request: Request) -> None:
         if request.expects and not request.continued and not request.old and self._transport is not None:
             request.continued = True
-            self._transport.write(wire.CONTINUE)
+            self._gateway.outbox.put(self._transport, wire.CONTINUE)
 
     def _respond(self, status: int, content_type: bytes, body: bytes, extra: bytes) -> None:
         request, transport = self._answering, self._transport
         if request is None or transport is None:
             return
         if status == OK and request.echo is None and request.method == "POST" and self._stays(request):
-            transport.write(wire.plain_answer(content_type, request.id, extra, body))
+            self._gateway.outbox.put(transport, wire.plain_answer(content_type, request.id, extra, body))
             self._answered()
             return
         if not request.complete:
             request.keep_alive = False
         head = wire.answer_head(status, content_type, self._ids(request) + extra, len(body), not self._stays(request))
-        transport.write(head if request.method == "HEAD" else head + body)
+        self._gateway.outbox.put(transport, head if request.method == "HEAD" else head + body)
         self._answered()
 
     def _answered(self) -> None:
@@ -438,9 +439,15 @@ class ClientConnection(asyncio.Protocol):
             return
         self._no_more()
         if request.complete:
-            self._transport.close()
+            self._close()
         else:
             self._linger()
+
+    def _close(self) -> None:
+        """Closes once all that was answered is written."""
+        if self._transport is not None:
+            self._gateway.outbox.flush()
+            self._transport.close()
 
     def _linger(self) -> None:
         """Reads on for a moment: closing on unread bytes would reset the connection and lose the answer."""
@@ -448,6 +455,7 @@ class ClientConnection(asyncio.Protocol):
         self._incoming = None
         self._deadline = self._gateway.loop.time() + self._gateway.limits.linger_s
         if self._transport is not None and self._transport.can_write_eof():
+            self._gateway.outbox.flush()
             self._transport.write_eof()
 
     def _broken(self, problem: Problem) -> None:

@@ -15,6 +15,7 @@ import httptools
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.balance import Breaker, Ring
 from finmaas_serving.gateway.heads import KnownHead, learn_head, split_chunks
+from finmaas_serving.gateway.outbox import Outbox
 
 Address = tuple[str, int]
 CONNECT_TIMEOUT_S = 3.0
@@ -119,7 +120,9 @@ class Exchange:
 
     __slots__ = ("_connecting", "_connection", "_paused", "_sink", "replica")
 
-    def __init__(self, replica: Replica, request: bytes, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, replica: Replica, request: bytes, sink: Sink, loop: asyncio.AbstractEventLoop, outbox: Outbox
+    ) -> None:
         self.replica = replica
         self._sink: Sink | None = sink
         self._connection: UpstreamConnection | None = None
@@ -130,9 +133,9 @@ class Exchange:
             connection = replica.idle.pop()
             if connection.usable:
                 self._connection = connection
-                connection.send(request, self)
+                connection.send(request, self, outbox)
                 return
-        self._connecting = loop.create_task(self._connect(request, loop))
+        self._connecting = loop.create_task(self._connect(request, loop, outbox))
 
     def cancel(self) -> None:
         """Ends the exchange; the sink hears nothing more."""
@@ -154,7 +157,7 @@ class Exchange:
         if self._connection is not None:
             self._connection.resume()
 
-    async def _connect(self, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    async def _connect(self, request: bytes, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         replica = self.replica
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -171,7 +174,7 @@ class Exchange:
             connection.close()
             return
         self._connection = connection
-        connection.send(request, self)
+        connection.send(request, self, outbox)
         if self._paused:
             connection.pause()
 
@@ -251,12 +254,12 @@ class UpstreamConnection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, request: bytes, exchange: Exchange) -> None:
+    def send(self, request: bytes, exchange: Exchange, outbox: Outbox) -> None:
         """Sends a request; its answer goes to the exchange."""
         assert self._transport is not None
         self._exchange = exchange
         self._answered = self._complete = False
-        self._transport.write(request)
+        outbox.put(self._transport, request)
 
     def close(self) -> None:
         """Closes at once; what is still to be sent is dropped."""
