@@ -51,8 +51,15 @@ class Bench:
         self.seconds, self.memory_requests = seconds, memory_requests
         self.wrong = 0
 
-    def ours(self, policy: PolicyDocument | None, *, stream: bool = False) -> AbstractContextManager[Proxy]:
-        return peers.ours(self.folder, self.stream_port if stream else self.port, policy, stream=stream)
+    def ours(
+        self, policy: PolicyDocument | None, *, allowances: bool = False, stream: bool = False
+    ) -> AbstractContextManager[Proxy]:
+        port = self.stream_port if stream else self.port
+        return peers.ours(self.folder, port, policy, allowances=allowances, stream=stream)
+
+    def full(self, *, stream: bool = False) -> AbstractContextManager[Proxy]:
+        """Ours with everything on."""
+        return self.ours(STRICT, allowances=True, stream=stream)
 
     def closed(self, proxy: Proxy, connections: int = CONNECTIONS, seconds: float | None = None) -> dict[str, Any]:
         """A closed loop after a second of warming up, with the processor time of the proxy."""
@@ -79,7 +86,7 @@ class Bench:
         runs: dict[str, Any] = {"direct": closed_loop(self.direct(), CONNECTIONS, self.seconds, self.folder)}
         start: dict[str, Callable[[], AbstractContextManager[Proxy]]] = {
             "ours_bare": lambda: self.ours(None),
-            "ours": lambda: self.ours(STRICT),
+            "ours": self.full,
             "nginx": lambda: peers.nginx(self.folder, self.port),
             "portkey": lambda: peers.portkey(self.folder, self.port),
             "litellm": lambda: peers.litellm(self.folder, self.port),
@@ -105,7 +112,7 @@ class Bench:
             "one": lambda target: closed_loop(target, 1, self.seconds, self.folder),
             "open": lambda target: open_loop(target, OPEN_RATE, self.seconds),
         }
-        with self.ours(STRICT) as proxy:
+        with self.full() as proxy:
             for name, load in loads.items():
                 load(proxy.target)
                 for side, target in (("direct", self.direct()), ("gateway", proxy.target)):
@@ -134,7 +141,7 @@ class Bench:
         """Chunks through all guardrails: as many as go, and what each is delayed by when there is room."""
         runs: dict[str, Any] = {}
         direct = Target(self.stream_port, chat_body(stream=True), path=f"/{APP}{CHAT}")
-        with self.ours(STRICT, stream=True) as proxy:
+        with self.full(stream=True) as proxy:
             for count in (8, 256):
                 for side, target in (("direct", direct), ("gateway", proxy.target)):
                     before = proxy.cpu_s()
@@ -150,7 +157,7 @@ class Bench:
 
     def measure_memory(self) -> dict[str, Any]:
         """Held after 10,000 requests and after many more."""
-        with self.ours(STRICT) as proxy:
+        with self.full() as proxy:
             done, first = 0, 0
             while done < self.memory_requests:
                 found = closed_loop(proxy.target, CONNECTIONS, 1 if not first else self.seconds, self.folder)
@@ -172,7 +179,9 @@ class Bench:
         for name, policy in PARTS.items():
             with self.ours(policy) as proxy:
                 costs[f"+ {name}"] = round(self.closed(proxy)["cpu_us_per_request"] - bare, 2)
-        with self.ours(STRICT) as proxy:
+        with self.ours(None, allowances=True) as proxy:
+            costs["+ allowances"] = round(self.closed(proxy)["cpu_us_per_request"] - bare, 2)
+        with self.full() as proxy:
             costs["everything on"] = self.closed(proxy)["cpu_us_per_request"]
         _say("costs", costs)
         return {"us_per_feature": costs}
@@ -184,7 +193,7 @@ def measure_open_streams(bench: Bench, count: int) -> dict[str, Any]:
     slow = multiprocessing.Process(target=_slow_streams, args=(port,), daemon=True)
     slow.start()
     wait_for_port(port)
-    with peers.ours(bench.folder, port, STRICT, stream=True) as proxy:
+    with peers.ours(bench.folder, port, STRICT, allowances=True, stream=True) as proxy:
         before = proxy.rss()
         reader = multiprocessing.Pool(1)
         reading = reader.apply_async(streams, (proxy.target, count, 0, OPEN_CHUNKS))

@@ -59,10 +59,12 @@ class Proxy:
 
 
 @contextmanager
-def ours(folder: Path, upstream_port: int, policy: PolicyDocument | None, *, stream: bool = False) -> Iterator[Proxy]:
+def ours(
+    folder: Path, upstream_port: int, policy: PolicyDocument | None, *, allowances: bool, stream: bool = False
+) -> Iterator[Proxy]:
     """Our gateway as it runs in production, its feeds beside it."""
     base = free_base()
-    neighbours = Neighbours(base + 1, base + 2, upstream_port, policy)
+    neighbours = Neighbours(base + 1, base + 2, upstream_port, policy, allowances=allowances)
     home = folder / f"home-{base}-{time.monotonic_ns()}"
     (home / "secrets").mkdir(parents=True)
     for name, text in (("pepper", PEPPER), ("gateway.token", "fmg_bench")):

@@ -53,11 +53,9 @@ def _of_size(make: Callable[[str], bytes]) -> bytes:
 
 
 def chat_body(model: str = "bench", *, stream: bool = False) -> bytes:
-    """A request of 1 KB."""
-    more: dict[str, Any] = {"stream": True} if stream else {}
-    return _of_size(
-        lambda text: _json({"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 64, **more})
-    )
+    """A request of 1 KB; a stream may be longer than the first step of its reservation."""
+    more: dict[str, Any] = {"stream": True, "max_tokens": 2 * STREAM_CHUNKS} if stream else {"max_tokens": 64}
+    return _of_size(lambda text: _json({"model": model, "messages": [{"role": "user", "content": text}], **more}))
 
 
 def answer_body() -> bytes:
@@ -249,10 +247,14 @@ def start_nginx(folder: Path, listen: str, location: str, more: str = "", core: 
 
 
 class Neighbours:
-    """What the gateway's feeds ask: the snapshot, the replicas, and where usage goes. A thread for each server."""
+    """What the gateway's feeds ask: the snapshot, the replicas, the ledger, and where usage goes. A thread for each
+    server."""
 
-    def __init__(self, api_port: int, dashboard_port: int, replica_port: int, policy: PolicyDocument | None) -> None:
-        handler = type("Handler", (_NeighbourHandler,), {"replica_port": replica_port, "policy": policy})
+    def __init__(
+        self, api_port: int, dashboard_port: int, replica_port: int, policy: PolicyDocument | None, *, allowances: bool
+    ) -> None:
+        snapshot = snapshot_document(policy, allowances=allowances)
+        handler = type("Handler", (_NeighbourHandler,), {"replica_port": replica_port, "snapshot": snapshot})
         self._servers = [
             http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) for port in (api_port, dashboard_port)
         ]
@@ -274,11 +276,11 @@ def _expect_hang_ups(*args: Any) -> None:
 class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     replica_port: int
-    policy: PolicyDocument | None
+    snapshot: dict[str, Any]
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/v1/gateway/snapshot?after=-1"):
-            self._answer(_snapshot(self.policy))
+            self._answer(self.snapshot)
         elif self.path.startswith("/api/v1/gateway/snapshot"):
             time.sleep(5)
             self.send_response(304)
@@ -291,10 +293,12 @@ class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        if not self.path.startswith("/api/v1/gateway/usage"):
+        if self.path.startswith("/api/v1/gateway/usage"):
+            self._answer({"accepted_through": int(body.rpartition(b'"seq":')[2].partition(b"}")[0])})
+        elif self.path.startswith("/api/v1/gateway/ledger/"):
+            self._answer(_ledger_answer(self.path.rpartition("/")[2], body))
+        else:
             self._answer({})
-            return
-        self._answer({"accepted_through": int(body.rpartition(b'"seq":')[2].partition(b"}")[0])})
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -307,16 +311,51 @@ class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _snapshot(policy: PolicyDocument | None) -> dict[str, Any]:
+def _ledger_answer(what: str, body: bytes) -> dict[str, Any]:
+    """A ledger that hands out what is asked, and is never near an end; how it behaves there is not measured here."""
+    if what == "recalls":
+        time.sleep(5)
+        return {"recalls": []}
+    wants = json.loads(body).get("wants", [])
+    grants = [
+        {
+            "allowance_id": want["allowance_id"], "starts_at": want["starts_at"],
+            "slice": [one["allowance_id"] for one in ALLOWANCES].index(want["allowance_id"]) + 1,
+            "granted": 2**50, "tight": False, "low": 2**40, "pool": 2**50, "settled": 0, "outstanding": 2**50,
+        }
+        for want in wants
+    ]  # fmt: skip
+    return {"epoch": 1, "now": time.time(), "grants": grants}
+
+
+_PAID = {"tenant_id": "ten_1", "model": "", "limit": 2**60}
+ALLOWANCES: list[dict[str, Any]] = [
+    {**_PAID, "allowance_id": "alw_1", "scope": "project", "scope_id": "prj_1", "unit": "money", "window": "month",
+     "currency": "CNY"},
+    {**_PAID, "allowance_id": "alw_2", "scope": "key", "scope_id": "key_1", "unit": "tokens", "window": "minute"},
+    {**_PAID, "allowance_id": "alw_3", "scope": "tenant", "scope_id": "ten_1", "unit": "requests", "window": "day"},
+]  # fmt: skip
+"""What a bank would set for an application: a budget a month, tokens a minute, requests a day."""
+PRICES = [
+    {"model": "*", "currency": "CNY", "valid_from": "2026-01-01", "input_nano": 10**9, "cached_nano": 10**8,
+     "output_nano": 10**10, "reasoning_nano": 10**10}
+]  # fmt: skip
+
+
+def snapshot_document(policy: PolicyDocument | None, *, allowances: bool) -> dict[str, Any]:
+    """The snapshot of one key, one endpoint, and a policy; with three allowances where asked."""
     ids = {"project_id": "prj_1", "project": "default/default", "tenant_id": "ten_1"}
     key = {"hash": hmac.new(PEPPER.encode(), KEY.encode(), hashlib.sha256).hexdigest(), "key_id": "key_1", "name": "b"}
     route = {
         "endpoint_id": APP, "name": MODEL, "short_name": "bench", "project_id": "prj_1", "app": APP,
-        "model_name": MODEL, "model_version_id": "mdv_1", "model_version": "b@1", "state": "ready", "max_model_len": 1,
+        "model_name": MODEL, "model_version_id": "mdv_1", "model_version": "b@1", "state": "ready",
+        "max_model_len": 4096,
     }  # fmt: skip
     policies = [{"project_id": "prj_1", "digest": "d", "document": msgspec.to_builtins(policy)}] if policy else []
     keys = [{**key, **ids, "models": ["*"]}]
-    return {"number": 1, "issued_at": "now", "keys": keys, "routes": [route], "grants": [], "policies": policies}
+    paid = {"allowances": ALLOWANCES, "prices": PRICES, "calendars": [{"tenant_id": "ten_1"}]} if allowances else {}
+    base = {"number": 1, "issued_at": "now", "keys": keys, "routes": [route], "grants": [], "policies": policies}
+    return {**base, **paid}
 
 
 def pin(core: int) -> None:
