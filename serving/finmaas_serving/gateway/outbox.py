@@ -53,6 +53,12 @@ class Outbox:
             self._scheduled = True
             self._loop.call_soon(self._end_turn)
 
+    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Writes data at once, behind what the transport was given before: pieces of streams wait for nothing."""
+        if transport in self._held:
+            data = self._held.pop(transport) + data
+        transport.write(data)
+
     def flush(self) -> None:
         """Writes what is held now."""
         held, self._held = self._held, {}

@@ -285,11 +285,11 @@ class ClientConnection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         if self._transport is not None:
-            self._gateway.outbox.put(self._transport, wire.chunk(data) if self._chunked else data)
+            self._gateway.outbox.write(self._transport, wire.chunk(data) if self._chunked else data)
 
     def end_stream(self) -> None:
         if self._transport is not None and self._chunked:
-            self._gateway.outbox.put(self._transport, wire.LAST_CHUNK)
+            self._gateway.outbox.write(self._transport, wire.LAST_CHUNK)
         self._answered()
 
     def break_off(self, data: bytes) -> None:

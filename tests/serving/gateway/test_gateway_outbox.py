@@ -84,6 +84,18 @@ class TestOutbox:
             outbox.put(Transport(log, str(number)), b"x")
         assert [name for name, _ in log] == [str(number) for number in range(MOST)]
 
+    def test_pieces_of_a_stream_do_not_wait(
+        self, loop: asyncio.AbstractEventLoop, log: list[tuple[str, bytes]]
+    ) -> None:
+        outbox = Outbox(loop, Load())
+        a, b = Transport(log), Transport(log, "b")
+        outbox.put(a, b"head ")
+        outbox.put(b, b"2")
+        outbox.write(a, b"piece")
+        assert log == [("a", b"head piece")]
+        run_turn(loop)
+        assert log[1:] == [("b", b"2")]
+
     def test_long_data_are_not_gathered(self, loop: asyncio.AbstractEventLoop, log: list[tuple[str, bytes]]) -> None:
         outbox = Outbox(loop, Load())
         transport = Transport(log)
