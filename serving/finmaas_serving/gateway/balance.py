@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 POINTS = 64  # of each replica on the ring
 SLACK = 1.25  # a replica may have so many times the mean load before a prompt goes elsewhere
 PREFIX_BYTES = 512
+_MESSAGES = b'"messages"'
 FAILURES = 3  # in a row, before a replica is left alone
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 30.0
 
@@ -102,6 +103,12 @@ def _place(text: bytes) -> int:
 def prefix_of(tenant: str, text: bytes | memoryview) -> int:
     """The hash of a prompt's beginning, apart for each tenant, as their caches are."""
     return zlib.crc32(text[:PREFIX_BYTES], zlib.crc32(tenant.encode()))
+
+
+def opening_of(tenant: str, body: bytes) -> int | None:
+    """The hash of where the messages of a body begin: what alike conversations share, and others do not."""
+    at = body.find(b"[", body.find(_MESSAGES) + 1)
+    return None if at < 0 else prefix_of(tenant, body[at : at + PREFIX_BYTES])
 
 
 def choose_replica(

@@ -114,10 +114,20 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 def read_body(body: bytes) -> CallBody:
     """Reads a chat, completion or embedding; InvalidInput names the place (byte or field) that cannot be used."""
+    usual = read_usual(body)
+    return _read_unusual(body) if usual is None else usual_body(body, usual)
+
+
+def read_usual(body: bytes) -> UsualChat | None:
+    """A chat as nearly every client writes it; None for any other."""
     try:
-        usual = _decode_usual(body)
+        return _decode_usual(body)
     except (msgspec.DecodeError, RecursionError):
-        return _read_unusual(body)
+        return None
+
+
+def usual_body(body: bytes, usual: UsualChat) -> CallBody:
+    """What a usual chat asks for."""
     options = usual.stream_options or _NO_OPTIONS
     shows = bool(options.include_usage)
     return CallBody(
@@ -167,8 +177,10 @@ def read_plain_call(raw: bytes, fields: dict[str, msgspec.Raw]) -> CallBody:
 
 def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:
     """The body the engine gets: its own name of the model, the tenant's salt, for a stream usage with every chunk."""
-    if call.usual is not None and (usual := _usual_engine_body(call, model_name, cache_salt)) is not None:
-        return usual
+    if call.usual is not None:
+        usual = usual_engine_body(call.raw, call.usual, model_name, cache_salt)
+        if usual is not None:
+            return usual
     fields = _engine_fields(call, model_name, cache_salt)
     if call.stream:
         raw = fields.get("stream_options")
@@ -177,25 +189,28 @@ def engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) 
     return _encode(fields)
 
 
-def _usual_engine_body(call: CallBody, model_name: str, cache_salt: str | None) -> bytes | None:
+def usual_engine_body(raw: bytes, usual: UsualChat, model_name: str, cache_salt: str | None) -> bytes | None:
     """The same without writing the fields anew: the model's name is replaced where it stands; None where it does not
     stand there once and plainly. What is added stands in front: the usual fields are none of it."""
-    raw = call.raw
-    old, new = _model_fields(call.model, model_name)
+    old, spaced, new = _model_fields(usual.model, model_name)
     before, found, after = raw.partition(old)
+    if not found:
+        before, found, after = raw.partition(spaced)
     if not found or _MODEL_NAME in after or _MODEL_NAME in before or raw[:1] != b"{":
         return None
     added = b"" if cache_salt is None else b'"cache_salt":"%b",' % cache_salt.encode()
-    if call.stream:
-        if call.usual is None or call.usual.stream_options is not msgspec.UNSET:
+    if usual.stream:
+        if usual.stream_options is not msgspec.UNSET:
             return None
         added += _STREAM_OPTIONS
     return b"".join((b"{", added, before[1:], new, after))
 
 
 @lru_cache(maxsize=4096)
-def _model_fields(public_model: str, model_name: str) -> tuple[bytes, bytes]:
-    return b'"model":%b' % _encode(public_model), b'"model":%b' % _encode(model_name)
+def _model_fields(public_model: str, model_name: str) -> tuple[bytes, bytes, bytes]:
+    """As clients write it, with a space and without, and as it is sent."""
+    public, own = _encode(public_model), _encode(model_name)
+    return b'"model":%b' % public, b'"model": %b' % public, b'"model":%b' % own
 
 
 def plain_engine_body(call: CallBody, model_name: str, cache_salt: str | None = None) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from finmaas_serving.gateway.body import CallBody
+from finmaas_serving.gateway.body import CallBody, UsualChat
 
 TEMPLATE_TOKENS = 512  # what a template says of itself: system prompt, tools, dates
 UNKNOWN_CONTEXT = 131_072  # for an endpoint that does not tell its `max_model_len`
@@ -36,6 +36,16 @@ def bound_call(path: str, body: CallBody, max_model_len: int | None) -> tuple[in
         if raw is not None:
             longest = min(longest, _number(raw, context))
     return prompt, longest * max(1, body.choices)
+
+
+def bound_usual(usual: UsualChat, size_bytes: int, max_model_len: int | None) -> tuple[int, int]:
+    """The same for a chat of texts whose body is so long."""
+    context = max_model_len or UNKNOWN_CONTEXT
+    longest = context
+    for limit in (usual.max_completion_tokens, usual.max_tokens):
+        if limit is not None and 0 <= limit < longest:
+            longest = limit
+    return min(TEMPLATE_TOKENS + size_bytes, context), longest * max(1, usual.n)
 
 
 def _holds_more(fields: Mapping[str, msgspec.Raw]) -> bool:

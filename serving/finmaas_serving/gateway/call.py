@@ -25,9 +25,13 @@ from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spending import Spending
 from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.upstream import Exchange
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+    from finmaas_serving.gateway.holds import Hold
+    from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
 COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
 _NO_ROOM = StoreFull(
@@ -119,6 +123,23 @@ class Call(Spending):
         if self._due is not None:
             self._timer = self._gateway.loop.call_at(self._due, self._too_late)
         self._pay_and_enter()
+
+    def take_over(self, at: float, started: float, deadline: float, hold: Hold | None) -> None:
+        """Goes on with a call that has begun: room for its record is set aside, `hold` reserved or asked for."""
+        self._at, self._started, self._deadline, self._hold = at, started, deadline, hold
+        self._recorded = False
+
+    def take_over_exchange(self, replica: Replica, connection: UpstreamConnection) -> Exchange:
+        """… and that a replica has been asked for."""
+        self._attempts = self._here = 1
+        self._judged = False
+        self._replica = replica
+        self._exchange = Exchange(replica, self, connection)
+        return self._exchange
+
+    @property
+    def exchange(self) -> Exchange | None:
+        return self._exchange
 
     @property
     def runs(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
 from finmaas_serving.gateway import wire
-from finmaas_serving.gateway.balance import choose_replica, prefix_of
+from finmaas_serving.gateway.balance import choose_replica, opening_of, prefix_of
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.router import not_ready
 from finmaas_serving.gateway.traffic import CANARY, SHADOW
@@ -215,7 +215,8 @@ class Journey:
         except FinmaasError as error:  # what may not leave the house does not
             self._refuse_unsent(problem_of(error))
             return
-        self._exchange = Exchange(replica, request, self, gateway.loop, gateway.outbox)
+        self._exchange = Exchange(replica, self)
+        self._exchange.start(request, gateway.loop, gateway.outbox)
         if self._paused_at is not None:
             self._exchange.pause()
 
@@ -236,6 +237,8 @@ class Journey:
         return wire.upstream_request(path.encode(), replica.host_header, self._attempt_id(), body, door)
 
     def _prefix(self) -> int | None:
+        if self._body.usual is not None:
+            return opening_of(self._key.tenant_id, self._body.raw)
         fields = self._body.fields
         text = fields.get("messages") or fields.get("prompt") or fields.get("input")
         return None if text is None else prefix_of(self._key.tenant_id, memoryview(text))

@@ -32,6 +32,7 @@ from finmaas_serving.gateway.router import read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shadow import send_shadow
 from finmaas_serving.gateway.shapes import SHAPES
+from finmaas_serving.gateway.usual import UsualCall, start_usual
 from finmaas_serving.guard.policy import Guard
 
 log = get_logger()
@@ -57,7 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._answering: Request | None = None  # being answered
         self._keeper: Keeper | None = None
         self._known: KnownHead[Asked] | None = None
-        self._call: Call | ModeratedCall | Forward | None = None
+        self._call: Call | UsualCall | ModeratedCall | Forward | None = None
         self._aside = 0  # bytes set aside for an upload
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
@@ -118,20 +119,19 @@ class ClientConnection(asyncio.Protocol):
         asked = known.meaning
         if body is None or len(body) > self._gateway.limits.body_bytes or not asked.holds(self._gateway):
             return False
-        request = Request()
-        request.path, request.key, request.echo, request.traceparent = (
-            asked.path,
-            asked.key,
-            asked.echo,
-            asked.traceparent,
-        )
-        request.session, request.timeout = asked.session, asked.timeout
-        request.id = self._gateway.new_request_id()
-        request.method = "POST"
-        request.keep_alive = request.complete = True
-        request.parts.append(body)
-        self._answering = request
-        self._start(request)
+        request = self._answering = asked.again(self._gateway.new_request_id())
+        try:
+            call = start_usual(self._gateway, self, asked, body, request.id)
+        except FinmaasError as error:
+            self.refuse(problem_of(error))
+            return True
+        if call is None:
+            request.parts.append(body)
+            self._start(request)
+            return True
+        self._deadline, self._keeper, self._call = NEVER, None, call
+        if self._write_paused:  # an earlier answer is still on its way out
+            call.pause()
         return True
 
     def _learn(self, request: Request, data: bytes) -> None:
@@ -140,11 +140,7 @@ class ClientConnection(asyncio.Protocol):
         key = request.key
         plain = request.complete and request.keep_alive and not request.expects and not request.old
         if plain and request.problem is None and key is not None and not key.line and request.path in SHAPES:
-            snapshot = self._gateway.snapshots.current
-            asked = Asked(
-                snapshot, key, request.path, request.echo, request.traceparent, request.session, request.timeout
-            )
-            self._known = learn_head(data, asked)
+            self._known = learn_head(data, request.asked(self._gateway.snapshots.current, key))
 
     def pause_writing(self) -> None:
         self._write_paused = True

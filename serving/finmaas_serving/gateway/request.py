@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.snapshot import Key, Snapshot
+
+if TYPE_CHECKING:
+    from finmaas_serving.gateway.usual import Way
 
 
 class Request:
@@ -43,6 +47,10 @@ class Request:
         self.key: Key | None = None
         self.problem: Problem | None = None
 
+    def asked(self, snapshot: Snapshot, key: Key) -> Asked:
+        """What the head said."""
+        return Asked(snapshot, key, self.path, self.echo, self.traceparent, self.session, self.timeout)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -55,6 +63,16 @@ class Asked:
     traceparent: bytes | None
     session: bytes
     timeout: bytes | None
+    ways: dict[str, Way | None] = field(default_factory=dict)  # of its usual calls, by model
+
+    def again(self, request_id: str) -> Request:
+        """A request with this head, whole but for its body."""
+        request = Request()
+        request.path, request.key, request.echo, request.traceparent = self.path, self.key, self.echo, self.traceparent
+        request.session, request.timeout, request.id = self.session, self.timeout, request_id
+        request.method = "POST"
+        request.keep_alive = request.complete = True
+        return request
 
     def holds(self, gateway: Gateway) -> bool:
         """Whether the key may still be used; a draining gateway says so in its answers, so it parses each request."""

@@ -20,7 +20,9 @@ from finmaas_serving.gateway.sse import StreamRewriter, Usage
 from finmaas_serving.gateway.traffic import SHADOW
 
 if TYPE_CHECKING:
+    from finmaas_serving.gateway.context import Gateway
     from finmaas_serving.gateway.shapes import Rewriter
+    from finmaas_serving.gateway.snapshot import Key, Route
 
 STEPPED = frozenset(("/v1/chat/completions", "/v1/completions"))
 """Streams that tell usage with every event. Others reserve the whole answer at once."""
@@ -60,9 +62,9 @@ class Spending(Journey):
         prompt, output = bound_call(path, self._body, route.max_model_len)
         stepped = self._body.stream and path in STEPPED
         self._hold = book.begin(snapshot, self._key, route, prompt, output, stepped=stepped)
-        return self._hold.acquire(self._admitted)
+        return self._hold.acquire(self.admitted)
 
-    def _admitted(self, error: FinmaasError | None) -> None:
+    def admitted(self, error: FinmaasError | None) -> None:
         """The ledger has answered."""
         if not self.runs:
             return
@@ -127,20 +129,25 @@ class Spending(Journey):
 
     def _charge(self, record: UsageRecord, usage: Usage) -> None:
         """Prices a record, settles what was reserved, and notes what the ledger has to settle."""
-        gateway = self._gateway
-        prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
-        reasoning = record.reasoning_tokens = usage.reasoning_tokens
         if self._role == SHADOW:
-            return
-        snapshot = gateway.snapshots.current
-        if snapshot.prices:
-            record.cost_nano, record.currency = gateway.allowances.cost(
-                snapshot, self._key, self._route, prompt, cached, output, reasoning
-            )
-        if self._hold is not None:
-            self._hold.leave()
-            record.charges = self._hold.settle(prompt, cached, output, reasoning)
-            record.epoch = self._hold.epoch if record.charges else 0
+            record.reasoning_tokens = usage.reasoning_tokens
+        else:
+            charge(self._gateway, self._key, self._route, self._hold, record, usage)
 
     def _allowance_lines(self) -> bytes:
         return wire.header_lines(self._hold.headers()) if self._hold is not None else b""
+
+
+def charge(gateway: Gateway, key: Key, route: Route, hold: Hold | None, record: UsageRecord, usage: Usage) -> None:
+    """Prices a record, settles what was reserved, and notes what the ledger has to settle."""
+    prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
+    reasoning = record.reasoning_tokens = usage.reasoning_tokens
+    snapshot = gateway.snapshots.current
+    if snapshot.prices:
+        record.cost_nano, record.currency = gateway.allowances.cost(
+            snapshot, key, route, prompt, cached, output, reasoning
+        )
+    if hold is not None:
+        hold.leave()
+        record.charges = hold.settle(prompt, cached, output, reasoning)
+        record.epoch = hold.epoch if record.charges else 0

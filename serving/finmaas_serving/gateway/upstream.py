@@ -115,19 +115,38 @@ class ReplicaBook:
         return Replica(app, address)
 
 
+class Asker(Protocol):
+    """Who sent a request on a connection, and hears of its answer."""
+
+    def head(self, status: int, headers: Mapping[bytes, bytes]) -> None: ...
+
+    def body(self, data: bytes) -> None: ...
+
+    def read(self) -> None: ...
+
+    def whole(self, status: int, headers: Mapping[bytes, bytes], body: bytes) -> None: ...
+
+    def done(self) -> None: ...
+
+    def failed(self, what: str, *, answered: bool, reused: bool) -> None: ...
+
+
 class Exchange:
     """One request to one replica. `cancel` closes the connection, which is what makes the engine stop."""
 
     __slots__ = ("_connecting", "_connection", "_paused", "_sink", "replica")
 
-    def __init__(
-        self, replica: Replica, request: bytes, sink: Sink, loop: asyncio.AbstractEventLoop, outbox: Outbox
-    ) -> None:
+    def __init__(self, replica: Replica, sink: Sink, connection: UpstreamConnection | None = None) -> None:
+        """With a connection: goes on with a request that was sent on it; else `start` sends one."""
         self.replica = replica
         self._sink: Sink | None = sink
-        self._connection: UpstreamConnection | None = None
+        self._connection = connection
         self._connecting: asyncio.Task[None] | None = None
         self._paused = False
+
+    def start(self, request: bytes, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
+        """Sends the request, over a connection that is kept or a new one."""
+        replica = self.replica
         replica.in_flight += 1
         while replica.idle:
             connection = replica.idle.pop()
@@ -238,7 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._transport: asyncio.Transport | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: Asker | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
@@ -254,7 +273,11 @@ class UpstreamConnection(asyncio.Protocol):
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, request: bytes, exchange: Exchange, outbox: Outbox) -> None:
+    def report_to(self, exchange: Asker) -> None:
+        """What comes from now on goes to another asker."""
+        self._exchange = exchange
+
+    def send(self, request: bytes, exchange: Asker, outbox: Outbox) -> None:
         """Sends a request; its answer goes to the exchange."""
         assert self._transport is not None
         self._exchange = exchange
@@ -305,7 +328,8 @@ class UpstreamConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"its answer is not HTTP ({error})")
             return
-        if self._exchange is None:
+        exchange = self._exchange  # a usual call has handed over by now
+        if exchange is None:
             return
         if self._head_bytes > MAX_HEAD_BYTES:
             self._fail("the head of its answer is too long")

@@ -14,7 +14,7 @@ import msgspec
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
-from finmaas_serving.guard.scanner import NOT_PLAIN_JSON, Hit, compile_set
+from finmaas_serving.guard.scanner import NOT_PLAIN_JSON, Hit, Scanner, compile_set
 from finmaas_serving.guard.window import TextWindow, replace_all, tell_number
 
 _decode = msgspec.json.Decoder().decode
@@ -89,11 +89,7 @@ class TextScreen:
 
     def ending(self, text: str) -> str:
         """What policy appends to a text that people read."""
-        if not self._tail_text:
-            return ""
-        disclaimer = self.guard.disclaimer
-        missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
-        return missing + self.guard.mark
+        return ending_of(self.guard, text) if self._tail_text else ""
 
     def replace(self, hit: Hit, found: str) -> str:
         """What stands in place of a match."""
@@ -125,8 +121,11 @@ class AnswerScreen(TextScreen):
 
     def answer(self, body: bytes) -> bytes:
         """The body as the client may have it. Corrupt when it cannot be read, which means that it is not sent."""
-        if (plain := self._plain_answer(body)) is not None:
-            return plain
+        marked = mark_plain(self.guard, self.scanner, body, self._seal, is_text=self._tail_text)
+        if marked is not None:
+            if marked[1]:
+                self.claims.append(marked[1])
+            return marked[0]
         try:
             value = _decode(body)
             choices = value.get("choices", [])
@@ -137,31 +136,6 @@ class AnswerScreen(TextScreen):
         if self._seal is not None and hashes:
             value["provenance"] = msgspec.Raw(self._sealed(self._seal, hashes))
         return _encode(value)
-
-    def _plain_answer(self, body: bytes) -> bytes | None:
-        """The usual answer, marked without being decoded: one choice of text in which no rule matches; None for others.
-
-        In plain JSON a string ends at the next quote, and the bytes `"content":"` can be nothing but a key and the
-        beginning of its text.
-        """
-        if not self.scanner.is_plain(body) or body.count(_INDEX) != 1 or not body.endswith(b"}"):
-            return None
-        at = body.find(_CONTENT)
-        if at < 0 or body.find(_CONTENT, at + 1) >= 0:
-            return None
-        start = at + len(_CONTENT)
-        end = body.index(b'"', start)
-        text = body[start:end]
-        try:
-            index = _read_index(body)
-            ending = self.ending(text.decode()).encode() if text else b""
-        except ValueError:
-            return None
-        written = ending and _encode(ending.decode())[1:-1]
-        if self._seal is None:
-            return b"".join((body[:end], written, body[end:])) if ending else body
-        claim = self._sealed(self._seal, {index: hashlib.sha256(text + ending).hexdigest()})
-        return b"".join((body[:end], written, body[end:-1], b',"provenance":', claim, b"}"))
 
     def _whole_choice(self, choice: dict[str, Any]) -> str:
         try:
@@ -377,6 +351,42 @@ class _Choice:
             call["function"]["arguments"] = self._screen.arguments(call["function"].get("arguments", ""))
         delta["tool_calls"] = list(self._calls.values())
         return True
+
+
+def ending_of(guard: Guard, text: str) -> str:
+    """What policy appends to a text that people read: the disclaimer that it lacks, and the mark."""
+    disclaimer = guard.disclaimer
+    missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
+    return missing + guard.mark
+
+
+def mark_plain(
+    guard: Guard, scanner: Scanner, body: bytes, seal: Seal | None, *, is_text: bool = True
+) -> tuple[bytes, str] | None:
+    """The usual answer, marked without being decoded: one choice of text in which no rule matches; None for others.
+    With it the digest of its claim, or nothing.
+
+    In plain JSON a string ends at the next quote, and the bytes `"content":"` can be nothing but a key and the
+    beginning of its text.
+    """
+    if not scanner.is_plain(body) or body.count(_INDEX) != 1 or not body.endswith(b"}"):
+        return None
+    at = body.find(_CONTENT)
+    if at < 0 or body.find(_CONTENT, at + 1) >= 0:
+        return None
+    start = at + len(_CONTENT)
+    end = body.index(b'"', start)
+    text = body[start:end]
+    try:
+        index = _read_index(body)
+        ending = ending_of(guard, text.decode()).encode() if text and is_text else b""
+    except ValueError:
+        return None
+    written = ending and _encode(ending.decode())[1:-1]
+    if seal is None:
+        return (b"".join((body[:end], written, body[end:])) if ending else body), ""
+    claim, digest = seal({index: hashlib.sha256(text + ending).hexdigest()})
+    return b"".join((body[:end], written, body[end:-1], b',"provenance":', claim, b"}")), digest
 
 
 def _read_index(data: bytes) -> int:

@@ -126,6 +126,9 @@ class Guard:
         self.disclaimer = document.disclaimer
         self.mark = document.marks.text
         self.provenance = document.marks.provenance
+        self.is_simple = not (document.cache.ttl_s or document.keep.requests or document.keep.answers) and not (
+            document.moderation.model
+        )
         # A judge reads what rules would read, so it gets nothing either that cannot be read.
         self.reads_requests = self.input.is_on or bool(document.moderation.model)
 
