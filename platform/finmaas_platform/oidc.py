@@ -8,37 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from finmaas_core.errors import EnvironmentFault, NotAuthenticated, Unavailable
+from finmaas_core.errors import EnvironmentFault, Unavailable
+from finmaas_core.identity import Identity, read_identity, read_keys
 from finmaas_core.settings import Settings
 
-ALGORITHMS = ("RS256", "PS256", "ES256", "RS384", "PS384", "ES384", "RS512", "PS512", "ES512", "EdDSA")
 KEYS_LIVE_S = 600.0
 FETCH_AGAIN_S = 10.0
-LEEWAY = timedelta(seconds=30)
-MAX_TOKEN_CHARS = 16_384
 _TIMEOUT_S = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Whom the provider vouches for."""
-
-    issuer: str
-    subject: str
-    name: str
-
-
-def looks_like_jwt(token: str) -> bool:
-    """Whether a bearer token is one of an identity provider: none of our own has dots in it."""
-    return token.startswith("ey") and token.count(".") == 2
 
 
 def make_verifier(settings: Settings) -> OidcVerifier | None:
@@ -83,69 +66,32 @@ class OidcVerifier:
 
     def __init__(self, issuer: str, client_id: str, audience: str = "") -> None:
         self.issuer, self.client_id = issuer, client_id
-        self._audiences = {client_id, audience} - {""}
+        self.audiences = frozenset({client_id, audience} - {""})
         self._lock = threading.Lock()
         self._keys: dict[str, Any] = {}
+        self._document: dict[str, Any] = {}
         self._fetched_at = float("-inf")
         self._failed_at, self._failure = float("-inf"), ""
 
     def verify(self, token: str, now: datetime) -> Identity:
         """Whom a token names. NotAuthenticated says what is wrong with it; Unavailable without the provider's keys."""
-        import jwt
+        return read_identity(token, self._find_key, self.issuer, self.client_id, self.audiences, now.timestamp())
 
-        if len(token) > MAX_TOKEN_CHARS:
-            raise NotAuthenticated("this token is longer than any that we take")
-        try:
-            header = jwt.get_unverified_header(token)
-            key = self._find_key(str(header.get("kid", "")), str(header.get("alg")))
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=[str(header["alg"])],
-                audience=sorted(self._audiences),
-                issuer=self.issuer,
-                # Times are compared with our own clock, below.
-                options={
-                    "require": ["exp", "iat", "iss", "aud", "sub"],
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
-        except jwt.PyJWTError as error:
-            raise NotAuthenticated(f"this token of {self.issuer} is not valid ({error}); run `finmaas login`") from None
-        self._check_claims(claims, now)
-        name = claims.get("preferred_username") or claims.get("email") or claims["sub"]
-        return Identity(self.issuer, str(claims["sub"]), str(name))
-
-    def _check_claims(self, claims: dict[str, Any], now: datetime) -> None:
-        moment = now.timestamp()
-        leeway = LEEWAY.total_seconds()
-        try:
-            expires, issued, valid_from = (float(claims.get(name, 0)) for name in ("exp", "iat", "nbf"))
-        except (TypeError, ValueError):
-            raise NotAuthenticated("a time in this token is not a number") from None
-        if expires + leeway <= moment:
-            raise NotAuthenticated("this login has expired; run `finmaas login`")
-        if max(issued, valid_from) > moment + leeway:
-            raise NotAuthenticated("this token is not valid yet; are the clocks right?")
-        if claims.get("azp", self.client_id) != self.client_id:
-            raise NotAuthenticated(f"this token was given to another client, {str(claims['azp'])[:80]!r}")
-        if not claims["sub"]:
-            raise NotAuthenticated("this token names nobody")
-
-    def _find_key(self, kid: str, algorithm: str) -> Any:
-        import jwt
-
-        if algorithm not in ALGORITHMS:
-            raise jwt.InvalidAlgorithmError(f"the algorithm {algorithm[:20]!r} is not taken")
+    def publish(self, missing: str = "") -> dict[str, Any]:
+        """The provider's keys as it wrote them, fetched anew for a key that is `missing` among them. Unavailable."""
         with self._lock:
-            age = time.monotonic() - self._fetched_at
-            if age > KEYS_LIVE_S or (kid not in self._keys and age > FETCH_AGAIN_S):
-                self._fetch()
-            if kid not in self._keys:
-                raise jwt.InvalidKeyError(f"the provider has no key {kid[:80]!r}")
-            return self._keys[kid]
+            self._refresh(missing)
+            return self._document
+
+    def _find_key(self, kid: str) -> Any:
+        with self._lock:
+            self._refresh(kid)
+            return self._keys.get(kid)
+
+    def _refresh(self, kid: str) -> None:
+        age = time.monotonic() - self._fetched_at
+        if age > KEYS_LIVE_S or (kid and kid not in self._keys and age > FETCH_AGAIN_S):
+            self._fetch()
 
     def _fetch(self) -> None:
         """Replaces the keys; when the provider is away, those that are there stay."""
@@ -155,7 +101,7 @@ class OidcVerifier:
             raise Unavailable(self._failure)  # anybody can send a token, and each would wait for the provider
         try:
             document = fetch_document(str(discover(self.issuer).get("jwks_uri")))
-            keys = jwt.PyJWKSet.from_dict(document).keys
+            keys = read_keys(document)
         except (Unavailable, jwt.PyJWTError) as error:
             if self._keys:
                 self._fetched_at = time.monotonic() - KEYS_LIVE_S + FETCH_AGAIN_S
@@ -163,5 +109,5 @@ class OidcVerifier:
             self._failure = f"the keys of {self.issuer} cannot be had, so nobody can log in: {error}"
             self._failed_at = time.monotonic()
             raise Unavailable(self._failure) from error
-        self._keys = {str(key.key_id or ""): key for key in keys if key.public_key_use in (None, "sig")}
+        self._keys, self._document = keys, document
         self._fetched_at = time.monotonic()

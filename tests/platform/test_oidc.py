@@ -20,12 +20,13 @@ from sqlalchemy import select
 from finmaas_core.clock import FakeClock
 from finmaas_core.errors import EnvironmentFault, NotAuthenticated, Unavailable
 from finmaas_core.home import Home
+from finmaas_core.identity import looks_like_jwt
 from finmaas_core.settings import Settings
 from finmaas_platform.app import create_app
 from finmaas_platform.db.base import unit_of_work
 from finmaas_platform.db.principals import PrincipalRow
 from finmaas_platform.deps import Deps
-from finmaas_platform.oidc import OidcVerifier, check_address, looks_like_jwt
+from finmaas_platform.oidc import OidcVerifier, check_address
 from finmaas_platform.sdk import login as flows
 
 Headers = dict[str, str]
@@ -190,6 +191,74 @@ class TestBearer:
         assert client.get("/api/v1/whoami", headers=bearer(provider.token())).status_code == 401
 
 
+class TestGateways:
+    """What the control plane tells gateways, so that they can let people in by themselves."""
+
+    def ask(self, site: TestClient, gateway: Headers, path: str, **params: Any) -> Any:
+        return site.get(f"/api/v1/gateway/{path}", params=params, headers=gateway)
+
+    def test_the_provider_s_keys_and_a_new_one_on_request(
+        self,
+        site: TestClient,
+        gateway: Headers,
+        admin: Headers,
+        provider: OidcProvider,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        assert self.ask(site, admin, "identity-provider").status_code == 403
+        told = self.ask(site, gateway, "identity-provider").json()
+        assert (told["issuer"], told["client_id"], told["audiences"]) == (
+            provider.issuer,
+            CLIENT,
+            ["finmaas", "finmaas-api"],
+        )
+        assert [key["kid"] for key in told["jwks"]["keys"]] == ["k1"]
+        provider.keys["k2"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        monkeypatch.setattr("finmaas_platform.oidc.FETCH_AGAIN_S", 0.0)
+        kept = self.ask(site, gateway, "identity-provider").json()
+        fresh = self.ask(site, gateway, "identity-provider", missing="k2").json()
+        assert [len(each["jwks"]["keys"]) for each in (kept, fresh)] == [1, 2]
+
+    def test_an_absent_provider_is_503(self, site: TestClient, gateway: Headers, provider: OidcProvider) -> None:
+        provider.away = True
+        assert self.ask(site, gateway, "identity-provider").status_code == 503
+
+    def test_no_provider_is_404(self, client: TestClient, gateway: Headers) -> None:
+        assert self.ask(client, gateway, "identity-provider").status_code == 404
+
+    def test_the_snapshot_says_who_is_whom_and_changes_with_them(
+        self,
+        site: TestClient,
+        gateway: Headers,
+        admin: Headers,
+        provider: OidcProvider,
+        make_principal: Callable[..., Headers],
+    ) -> None:
+        make_principal("app-developer", name="bob")
+        before = self.ask(site, gateway, "snapshot").json()
+        assert (before["people"], before["projects"]) == ([], [])
+        linked = TestBearer().link(site, admin, "bob", "sub-1").json()
+        told = self.ask(site, gateway, "snapshot", after=before["number"]).json()
+        (person,) = told["people"]
+        assert (person["principal_id"], person["role"], person["disabled"]) == (linked["id"], "app-developer", False)
+        assert (person["issuer"], person["subject"]) == (provider.issuer, "sub-1")
+        assert [one["ref"] for one in told["projects"]] == ["default/default"]
+        site.patch(f"/api/v1/principals/{linked['id']}", json={"disabled": True}, headers=admin)
+        after = self.ask(site, gateway, "snapshot", after=told["number"]).json()
+        assert after["people"][0]["disabled"]
+        site.patch(f"/api/v1/principals/{linked['id']}", json={"disabled": False}, headers=admin)
+        site.post("/api/v1/projects", json={"tenant": "default", "name": "risk"}, headers=admin)
+        new = self.ask(site, gateway, "snapshot", after=after["number"]).json()
+        assert {one["ref"] for one in new["projects"]} == {"default/default", "default/risk"}
+        tenant = site.get("/api/v1/tenants/default", headers=admin)
+        frozen = site.patch(
+            "/api/v1/tenants/default", json={"state": "frozen"}, headers=admin | {"If-Match": tenant.headers["etag"]}
+        )
+        assert frozen.status_code == 200, frozen.text
+        last = self.ask(site, gateway, "snapshot", after=new["number"]).json()
+        assert (last["people"][0]["disabled"], last["projects"]) == (True, [])
+
+
 class TestFlows:
     def test_device_code(self, provider: OidcProvider) -> None:
         shown: list[flows.DeviceCode] = []
@@ -260,6 +329,10 @@ class TestCommand:
         result = CliRunner().invoke(app, arguments)
         assert (result.exit_code, "type ABCD" in result.stderr) == (0, True), result.output
         assert looks_like_jwt(find_address().token)
+        shown = CliRunner().invoke(app, ["login", "--show-token"])
+        assert (shown.exit_code, shown.stdout.strip()) == (0, find_address().token)
         assert CliRunner().invoke(app, ["logout"]).exit_code == 0
         with pytest.raises(NotAuthenticated):
             find_address()
+        nobody = CliRunner().invoke(app, ["login", "--show-token"])
+        assert (nobody.exit_code, "run `finmaas login`" in nobody.stderr) == (1, True)

@@ -20,10 +20,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import NotAllowed, NotAuthenticated
+from finmaas_core.identity import looks_like_jwt
 from finmaas_platform.db.base import begin_reading, read_unit
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller, CallerKind
-from finmaas_platform.oidc import looks_like_jwt
 from finmaas_platform.services.authentication import authenticate, authenticate_identity
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -11,6 +11,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from finmaas_core.errors import NotFound
 from finmaas_platform.api.dependencies import DepsDep, GatewayCallerDep, SessionDep
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.db.base import read_unit
@@ -130,6 +131,24 @@ async def get_snapshot(
         # Another control plane may have made the change, so the database is asked, not this process alone.
         await asyncio.sleep(min(POLL_S, max(0.0, deadline - loop.time())))
     return JSONResponse(await run_in_threadpool(_read_snapshot, deps))
+
+
+@router.get("/identity-provider", response_model=dict[str, Any], summary="The identity provider's keys")
+def get_identity_provider(
+    caller: GatewayCallerDep,
+    deps: DepsDep,
+    missing: Annotated[str, Query(max_length=200, description="A key that a token named and the gateway lacks.")] = "",
+) -> dict[str, Any]:
+    """404 where none is configured; 503 while it is away and its keys were never had."""
+    if deps.oidc is None:
+        raise NotFound("no identity provider is configured here (FINMAAS_OIDC_ISSUER)")
+    oidc = deps.oidc
+    return {
+        "issuer": oidc.issuer,
+        "client_id": oidc.client_id,
+        "audiences": sorted(oidc.audiences),
+        "jwks": oidc.publish(missing),
+    }
 
 
 @router.post("/usage", summary="Deliver usage records")

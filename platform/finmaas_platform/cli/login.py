@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from finmaas_core.errors import NotAuthenticated
 from finmaas_platform.cli.options import ADMINISTRATION, JsonOption
 from finmaas_platform.cli.terminal import print_json, say
 
@@ -30,6 +31,9 @@ def login(
     browser: Annotated[
         bool, typer.Option("--browser/--device", help="Open a browser here, or show a code to type anywhere.")
     ] = False,
+    show_token: Annotated[
+        bool, typer.Option("--show-token", help="Print the token of the login here, renewed, for clients of models.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Log in with the bank's identity provider. Approvals ask who you are, not whose token you hold.
@@ -42,6 +46,12 @@ def login(
 
     home = find_home()
     url = find_urls()[0]
+    if show_token:
+        token = flows.find_token(home, url)
+        if token is None:
+            raise NotAuthenticated(f"you are not logged in at {url}; run `finmaas login` first")
+        print_json({"token": token}) if as_json else typer.echo(token)
+        return
     if issuer is None or client_id is None:
         told_issuer, told_client = flows.fetch_settings(url)
         issuer, client_id = issuer or told_issuer, client_id or told_client

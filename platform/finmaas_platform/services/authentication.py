@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import NotAuthenticated
+from finmaas_core.identity import Identity
 from finmaas_platform.db.access_tokens import AccessTokenRow
 from finmaas_platform.db.job_tokens import JobTokenRow
 from finmaas_platform.db.principals import PrincipalRow
@@ -16,7 +17,6 @@ from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import PlatformSecrets
 from finmaas_platform.domain.principals import Caller, CallerKind, PrincipalKind, Role
 from finmaas_platform.domain.tenants import TenantState
-from finmaas_platform.oidc import Identity
 from finmaas_platform.services.tokens import TokenPrefix, hash_token
 
 WRONG_TOKEN = "this token is wrong, revoked or expired; ask an admin for a new one"  # noqa: S105 - a message

@@ -8,10 +8,13 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from finmaas_platform.db.endpoints import EndpointRow
+from finmaas_platform.db.principals import PrincipalRow
+from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.providers import ProviderApprovalRow, ProviderRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.db.traffic import TrafficRow
 from finmaas_platform.domain.endpoints import EndpointState
+from finmaas_platform.domain.tenants import TenantState
 from finmaas_platform.domain.traffic import Sight, TrafficPlan, resolve_plan, resolve_terms
 
 
@@ -59,6 +62,30 @@ def show_providers(session: Session) -> list[dict[str, Any]]:
         }
         for row in session.scalars(select(ProviderRow).order_by(ProviderRow.id))  # unscoped: of no tenant
     ]
+
+
+def show_people(session: Session) -> dict[str, Any]:
+    """Principals that are linked to the identity provider, and the projects that they may act for; often neither."""
+    query = select(PrincipalRow).where(PrincipalRow.subject.is_not(None))  # unscoped: a gateway serves all tenants
+    people = [_show_person(row) for row in session.scalars(query.order_by(PrincipalRow.id))]
+    if not people:
+        return {"people": [], "projects": []}
+    active = select(ProjectRow).join(TenantRow).where(TenantRow.state == TenantState.ACTIVE)  # unscoped: as above
+    rows = session.scalars(active.order_by(ProjectRow.id))
+    projects = [{"project_id": row.id, "ref": row.ref, "tenant_id": row.tenant_id} for row in rows]
+    return {"people": people, "projects": projects}
+
+
+def _show_person(row: PrincipalRow) -> dict[str, Any]:
+    return {
+        "issuer": row.issuer,
+        "subject": row.subject,
+        "principal_id": row.id,
+        "name": row.name,
+        "role": row.role,
+        "tenant_id": row.tenant_id,
+        "disabled": row.disabled or (row.tenant is not None and row.tenant.state != TenantState.ACTIVE),
+    }
 
 
 def _engine_limit(row: EndpointRow) -> int | None:

@@ -15,6 +15,7 @@ from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller, PrincipalKind, Role, check_role
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.snapshots import bump_snapshot
 from finmaas_platform.services.tenants import get_tenant
 
 
@@ -81,6 +82,8 @@ def update_principal(
         return
     session.flush()
     _check_admin_left(session)
+    if before["subject"] or after["subject"]:
+        bump_snapshot(session)  # gateways know people who log in
     record_audit(session, caller, now, "principal.update", row.id, before, after, tenant_id=row.tenant_id)
 
 

@@ -16,6 +16,7 @@ from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.names import check_name, split_project_ref
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.snapshots import bump_snapshot
 from finmaas_platform.services.tenants import get_tenant
 
 
@@ -61,6 +62,7 @@ def create_project(
         created_at=now,
     )
     insert_unique(session, row, f"the project {owner.name}/{name} exists already; choose another name")
+    bump_snapshot(session)  # people who log in may act for it
     after = {"ref": row.ref, "display_name": row.display_name}
     record_audit(session, caller, now, "project.create", row.id, after=after, tenant_id=owner.id)
     return row

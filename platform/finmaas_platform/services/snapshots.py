@@ -17,7 +17,7 @@ from finmaas_platform.db.snapshots import SnapshotCounterRow
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.endpoints import EndpointState
 from finmaas_platform.domain.tenants import TenantState
-from finmaas_platform.services.gateway_terms import show_providers, show_tenants, show_traffic
+from finmaas_platform.services.gateway_terms import show_people, show_providers, show_tenants, show_traffic
 
 COUNTER_ID = 1
 
@@ -57,6 +57,7 @@ def build_snapshot(session: Session, now: datetime, replica_secret: str, gateway
         "policies": [_show_policy(row) for row in session.scalars(_all_policies())],
         "allowances": [_show_allowance(row) for row in session.scalars(_all_allowances())],
         "prices": [describe_price(row) for row in session.scalars(_all_prices())],
+        **show_people(session),
         "calendars": [_show_calendar(row) for row in session.scalars(_all_tenants())],
         "grants": [{"project_id": row.project_id, "endpoint_id": row.endpoint_id} for row in _live_grants(session)],
     }

@@ -54,7 +54,14 @@ def check_head(
 
 def _find_key(gateway: Gateway, request: Request, peer: str) -> Problem | None:
     try:
-        request.key = authorise(gateway.snapshots.current, gateway.pepper, request.authorization, time.time())
+        snapshot, now = gateway.snapshots.current, time.time()
+        request.key = authorise(
+            snapshot,
+            gateway.pepper,
+            request.authorization,
+            now,
+            lambda token: gateway.people.find_key(snapshot, token, request.project, now),
+        )
         gateway.snapshots.check_fresh(request.key.tenant_id)
         check_scope(request.key, request.path, peer)
     except FinmaasError as error:

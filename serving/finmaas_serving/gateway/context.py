@@ -17,6 +17,7 @@ from finmaas_serving.gateway.canary import CanaryWatch, Outcome
 from finmaas_serving.gateway.external import OutsideBook
 from finmaas_serving.gateway.lanes import Lane, LaneBook
 from finmaas_serving.gateway.outbox import Outbox
+from finmaas_serving.gateway.people import People
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
@@ -85,6 +86,7 @@ class Gateway:
     cache: AnswerCache = field(default_factory=AnswerCache)
     allowances: Book = field(default_factory=Book)
     tally: Tally = field(default_factory=Tally)
+    people: People = field(default_factory=People)
     archive: Archive | None = None
     tracing: Tracing | None = None
     metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may

@@ -19,6 +19,7 @@ from finmaas_core.home import read_secret
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.ledger import Ledger
+from finmaas_serving.gateway.people import fetch_provider
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.replicas import parse_replicas
 
@@ -199,6 +200,7 @@ def start_feeds(
         "archive_sync": partial(sync_archive, gateway),
         "archive": partial(deliver_archive, gateway, api),
         "report": partial(send_report, gateway, gateway_id, api),
+        "identity": partial(fetch_provider, gateway, api),
         "spool": partial(sync_spool, gateway.spool, gateway.loop),
         "sweep": partial(sweep, gateway),
     }

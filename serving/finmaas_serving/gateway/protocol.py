@@ -188,6 +188,8 @@ class ClientConnection(asyncio.Protocol):
             request.session = value
         elif name == b"x-request-timeout":
             request.timeout = value
+        elif name == b"openai-project":
+            request.project = value
         elif name == b"expect":
             request.expects = value.lower() == b"100-continue"
             if not request.expects:

@@ -20,8 +20,8 @@ class Request:
 
     __slots__ = (
         "authorization", "body", "complete", "content_type", "continued", "echo", "expects", "id", "keep_alive", "key",
-        "length", "limit", "method", "old", "parts", "path", "problem", "received", "session", "target", "timeout",
-        "traceparent",
+        "length", "limit", "method", "old", "parts", "path", "problem", "project", "received", "session", "target",
+        "timeout", "traceparent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,6 +33,7 @@ class Request:
         self.limit = 0  # of the body, in bytes
         self.echo: bytes | None = None
         self.traceparent: bytes | None = None
+        self.project = b""  # that a person names
         self.session = b""  # what makes requests belong together
         self.timeout: bytes | None = None
         self.id = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -12,6 +13,7 @@ from finmaas_serving.gateway.batch_pass import PREFIX, find_batch_key
 from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
 
 NOT_READY_RETRY_S = 5
+JWT_DOTS = 2
 METHOD_OF = {
     "/v1/chat/completions": "chat.completions",
     "/v1/completions": "completions",
@@ -32,8 +34,17 @@ def hash_key(pepper: bytes, key: bytes) -> str:
     return hmac.digest(pepper, key, "sha256").hex()
 
 
-def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: float) -> Key:
-    """The key that an Authorization header carries; NotAuthenticated when there is none that holds at `now`."""
+def authorise(
+    snapshot: Snapshot,
+    pepper: bytes,
+    header: bytes | None,
+    now: float,
+    find_person: Callable[[bytes], Key] | None = None,
+) -> Key:
+    """The key that an Authorization header carries; NotAuthenticated when there is none that holds at `now`.
+
+    `find_person` is asked for tokens of an identity provider.
+    """
     if header is None:
         raise NotAuthenticated("no API key given; send `Authorization: Bearer fmk_…`")
     if header[:7].lower() != _BEARER:
@@ -42,6 +53,8 @@ def authorise(snapshot: Snapshot, pepper: bytes, header: bytes | None, now: floa
     key = snapshot.keys.get(hash_key(pepper, credential))
     if key is None and credential.startswith(PREFIX):
         key = find_batch_key(snapshot.keys, pepper, credential, now)
+    if key is None and find_person is not None and credential.startswith(b"ey") and credential.count(b".") == JWT_DOTS:
+        return find_person(credential)
     if key is None:
         raise NotAuthenticated("the API key is wrong or was revoked; ask the project's owner for a new one")
     if key.expires_at is not None and key.expires_at <= now:

@@ -19,6 +19,7 @@ from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.archive import Archive
 from finmaas_serving.gateway.context import Gateway, Limits
 from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_client, start_feeds
+from finmaas_serving.gateway.people import People
 from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
@@ -96,11 +97,16 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
         name=settings.gateway_id,
         metrics_token=derive_metrics_token(read_secret(paths.gateway_token)),
         replica_file=SnapshotFile(folder / "replicas", read_secret(paths.gateway_token)),
+        people=People(SnapshotFile(folder / "identity", read_secret(paths.gateway_token))),
     )
     try:
         load_replicas(gateway)
     except (Corrupt, msgspec.DecodeError) as error:
         log.error("replicas.refused", error=str(error))
+    try:
+        gateway.people.load_from_disk()
+    except Corrupt as error:
+        log.error("identity.refused", error=error.message)
     return gateway
 
 

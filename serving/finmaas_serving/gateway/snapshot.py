@@ -136,6 +136,26 @@ class Calendar(msgspec.Struct, frozen=True):
     currency: str = "CNY"
 
 
+class Person(msgspec.Struct, frozen=True):
+    """A principal that is linked to the identity provider; without a tenant it is the whole platform's."""
+
+    issuer: str
+    subject: str
+    principal_id: str
+    name: str
+    role: str
+    tenant_id: str | None = None
+    disabled: bool = False
+
+
+class Project(msgspec.Struct, frozen=True):
+    """A project that people may act for; `ref` is tenant/project."""
+
+    project_id: str
+    ref: str
+    tenant_id: str
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The guardrail policy of a project; `digest` tells whether it changed."""
 
@@ -160,6 +180,8 @@ class Document(msgspec.Struct, frozen=True):
     allowances: tuple[Allowance, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
     calendars: tuple[Calendar, ...] = ()
+    people: tuple[Person, ...] = ()
+    projects: tuple[Project, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +203,8 @@ class Snapshot:
     allowances: tuple[Allowance, ...] = ()
     prices: dict[tuple[str, str], list[Price]] = field(default_factory=dict)
     calendars: dict[str, Calendar] = field(default_factory=dict)
+    people: dict[tuple[str, str], Person] = field(default_factory=dict)  # by issuer and subject
+    projects: tuple[Project, ...] = ()
 
 
 EMPTY = Snapshot(number=-1, issued_at="", keys={}, visible={})
@@ -210,6 +234,8 @@ def read_snapshot(raw: bytes, guards: GuardBook | None = None) -> Snapshot:
         document.allowances,
         index_prices((one.model, one.currency, _price(one)) for one in document.prices),
         {one.tenant_id: one for one in document.calendars},
+        {(one.issuer, one.subject): one for one in document.people},
+        document.projects,
     )
 
 
