@@ -75,11 +75,12 @@ class AnswerCache:
 
 @dataclass(slots=True)
 class Slot:
-    """The place of one request's answer in the cache."""
+    """The place of one request's answer in the cache; for answers of one target, not of a fallback in its place."""
 
     cache: AnswerCache
     name: bytes
     ttl_s: float
+    target_id: str
 
     def find(self, now: float) -> bytes | None:
         return self.cache.find(self.name, now)
@@ -102,7 +103,7 @@ def choose_slot(cache: AnswerCache, guard: Guard, key: Key, route: Route, path: 
     ignored = frozenset(("model",)) if path == _ECHOES else _NOT_COMPARED
     compared = {name: value for name, value in body.fields.items() if name not in ignored}
     name = hashlib.blake2b("\0".join(scope).encode() + b"\0" + _encode(compared), digest_size=32).digest()
-    return Slot(cache, name, policy.ttl_s)
+    return Slot(cache, name, policy.ttl_s, route.endpoint_id)
 
 
 def holds_personal_data(fields: Mapping[str, Any]) -> bool:
@@ -110,7 +111,7 @@ def holds_personal_data(fields: Mapping[str, Any]) -> bool:
     return bool(_personal().find("\n".join(texts_of(msgspec.json.decode(_encode(fields))))))
 
 
-def _is_word(value: object) -> bool:
+def is_word(value: object) -> bool:
     """Whether this is short and plain enough to be a name; whatever is more could be a text in a name's place."""
     return isinstance(value, str) and len(value) <= _WORD_CHARS and value.isascii() and value.isidentifier()
 
@@ -126,9 +127,9 @@ def texts_of(value: object) -> Iterator[str]:
         yield value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if not _is_word(name):
+            if not is_word(name):
                 yield name
-            if not (name in _KINDS and _is_word(inner)):
+            if not (name in _KINDS and is_word(inner)):
                 yield from texts_of(inner)
     elif isinstance(value, list):
         for inner in value:

@@ -20,6 +20,7 @@ from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import Course
 from finmaas_serving.gateway.errors import Problem, problem_of
+from finmaas_serving.gateway.quiet import Say, choose_words, quiet_problem, quiet_stream
 from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spending import Spending
@@ -251,7 +252,7 @@ class Call(Spending):
         if rewriter.done and not self._try_record(200, finish):
             return
         if out:
-            self._forward(out)
+            self._forward(quiet_stream(out, self._words()) if rewriter.failed else out)
         if (withheld or cut) and self._exchange is not None:  # the engine need not go on
             self._exchange.cancel()
             self._exchange = None
@@ -307,11 +308,11 @@ class Call(Spending):
                 return
             finish = COMPLETE if problem.status < 500 else UPSTREAM_FAILED
             if self._try_record(problem.status, finish):
-                self._client.refuse(problem)
+                self._client.refuse(quiet_problem(problem, self._words()))
             return
         try:
             body, self._usage = self._shape.read_answer(body, self._target.model_name, self._body.model)
-            if self._slot is not None:
+            if self._slot is not None and self._slot.target_id == self._target.endpoint_id:
                 self._slot.store(body, self._gateway.loop.time())
             if self._screen is not None:
                 self._screened = True
@@ -324,6 +325,9 @@ class Call(Spending):
         lines = self._answered_by() if self._hold is None else self._answered_by() + self._allowance_lines()
         if self._try_record(200, WITHHELD if withheld else COMPLETE):
             self._client.respond(200, self._content_type, body, lines)
+
+    def _words(self) -> Say | None:
+        return choose_words(self._role, self._gateway.snapshots.current.guards.get(self._key.project_id), self._screen)
 
     def _again_after(self, status: int) -> bool:
         """Whether a refusal of the engine is answered by another replica or target; both see the request anew."""

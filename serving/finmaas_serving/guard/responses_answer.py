@@ -75,6 +75,8 @@ class ResponsesScreen(TextScreen):
         kept = {name: value for name, value in response.items() if name in _RESPONSE}
         try:
             kept["output"], hashes = self._output(response.get("output") or [], ended=ended)
+            if kept.get("error"):
+                kept["error"] = self.walk(kept["error"])
         except Withheld as refusal:
             self.withheld = refusal.rule
             kept["output"], hashes = [_notice_item(refusal.rule)], {}
