@@ -111,6 +111,10 @@ class Call(Spending):
         self._upstream_ended = False
         self._recorded = True  # nothing to record until room is set aside
 
+    def answer_to(self, client: Client) -> None:
+        """Gives the answer to another client than the one it was made for."""
+        self._client = client
+
     def start(self) -> None:
         """Sets room for the record aside and sends the request off; answers with the reason when it cannot."""
         if not self._gateway.spool.reserve():
@@ -156,6 +160,15 @@ class Call(Spending):
             self._try_record(499, CLIENT_LEFT)
         else:
             self._withdraw()
+
+    def withhold(self) -> None:
+        """A judge refuses the answer: the engine stops, and what it used is recorded."""
+        if self._recorded:
+            return
+        if self._exchange is not None:
+            self._exchange.cancel()
+            self._exchange = None
+        self._try_record(200, WITHHELD)
 
     def pause(self) -> None:
         """The client reads too slowly."""

@@ -1,4 +1,5 @@
 """A model that judges requests before another answers them: an endpoint of the platform, asked first. By policy only.
+Answers are judged by `judged_answer`, with the same question.
 
 The judge gets every text of the request, after masking, and answers with a label; some labels refuse the request. It is
 called as any model is, so its use is counted, bounded and retried in the same way. Fails closed: no verdict, no answer.
@@ -7,7 +8,8 @@ called as any model is, so its use is counted, bounded and retried in the same w
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -21,7 +23,7 @@ from finmaas_serving.guard.scores_request import TEXTS
 if TYPE_CHECKING:
     from finmaas_serving.gateway.body import CallBody
     from finmaas_serving.gateway.context import Gateway
-    from finmaas_serving.gateway.snapshot import Key, Snapshot
+    from finmaas_serving.gateway.snapshot import Key, Route, Snapshot
     from finmaas_serving.guard.policy import Moderation
 
 _CHAT = SHAPES["/v1/chat/completions"]
@@ -48,88 +50,86 @@ class _Verdict(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Verdict).decode
 
 
-class ModeratedCall:
-    """A call that starts once the judge has let it through; to its connection it is like any other."""
+class Waiting(Protocol):
+    """A call as its connection sees it."""
+
+    @property
+    def runs(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def client_gone(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def overdue(self, now: float) -> bool: ...
+
+
+class Question:
+    """One text given to the judge; `done` hears once: None when it is let through, or why it is not."""
 
     def __init__(
         self,
         gateway: Gateway,
-        snapshot: Snapshot,
         policy: Moderation,
         key: Key,
-        body: CallBody,
-        request_id: str,
-        call: Call,
-        client: Client,
+        route: Route,
+        name: str,
+        text: str,
+        what: str,
+        done: Callable[[Problem | None], None],
     ) -> None:
-        """Unavailable when the judge is not there for this project."""
-        route = snapshot.visible.get(key.project_id, {}).get(policy.model)
-        if route is None:
-            raise _unjudged(f"its policy names the judge `{policy.model}`, which it may not call")
-        self._call = call
-        self._client = client
-        self._refused = frozenset(label.strip().casefold() for label in policy.block)
-        asked = _CHAT.read(_ask(policy, body))
-        self._judging: Call | None = Call(gateway, self, f"{request_id}-judge", _CHAT, key, route, asked)
-        self._paused = False
-
-    @property
-    def runs(self) -> bool:
-        return self._call.runs
+        """`name` is the request id that the judge's call gets, `what` is judged: the request or the answer."""
+        self._policy = policy
+        self._what = what
+        self._done: Callable[[Problem | None], None] | None = done
+        self._call = Call(gateway, self, name, _CHAT, key, route, _CHAT.read(_ask(policy, text)))
 
     def start(self) -> None:
-        if self._judging is not None:
-            self._judging.start()
+        self._call.start()
 
-    def client_gone(self) -> None:
-        (self._judging or self._call).client_gone()
-        self._judging = None
-
-    def pause(self) -> None:
-        """The client reads too slowly; the judge's answer is not for it."""
-        self._paused = True
-        if self._judging is None:
-            self._call.pause()
-
-    def resume(self) -> None:
-        self._paused = False
-        if self._judging is None:
-            self._call.resume()
+    def drop(self) -> None:
+        """Nobody waits for the verdict any more."""
+        self._done = None
+        self._call.client_gone()
 
     def overdue(self, now: float) -> bool:
-        return (self._judging or self._call).overdue(now)
+        return self._call.overdue(now)
+
+    def _tell(self, problem: Problem | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(problem)
+
+    def _unjudged(self, why: str) -> None:
+        self._tell(problem_of(unjudged(self._what, why)))
 
     # What the judge's call asks (call.Client).
 
     def respond(self, status: int, content_type: bytes, body: bytes, extra: bytes = b"") -> None:
-        if self._judging is None:
-            return
-        self._judging = None
         try:
             choice = _decode(body).choices[0]
         except (msgspec.DecodeError, IndexError, RecursionError):
-            self._client.refuse(problem_of(_unjudged("its judge gave an answer that is no label")))
+            self._unjudged("its judge gave an answer that is no label")
             return
         if choice.finish_reason == "length":  # it thinks or explains: what it would have said is not known
-            self._client.refuse(problem_of(_unjudged("its judge says more than a label")))
+            self._unjudged("its judge says more than a label")
             return
         label = (choice.message.content or "").strip()
-        if not label or not self._refused.isdisjoint(read_labels(label)):
-            reason = f"the judge of this project calls it `{label[:60]}`" if label else "the judge gave no label"
-            self._client.refuse(problem_of(BlockedByPolicy(f"the request is refused: {reason}", rule="moderation")))
+        refused = {one.strip().casefold() for one in self._policy.block}
+        if label and refused.isdisjoint(read_labels(label)):
+            self._tell(None)
             return
-        if self._paused:
-            self._call.pause()
-        self._call.start()
+        reason = f"the judge of this project calls it `{label[:60]}`" if label else "the judge gave no label"
+        self._tell(problem_of(BlockedByPolicy(f"the {self._what} is refused: {reason}", rule="moderation")))
 
     def refuse(self, problem: Problem) -> None:
-        if self._judging is None:
-            return
-        self._judging = None
         if problem.status == 429:  # an allowance: the client can act on it
-            self._client.refuse(problem)
+            self._tell(problem)
         else:
-            self._client.refuse(problem_of(_unjudged(f"its judge does not answer ({problem.message})")))
+            self._unjudged(f"its judge does not answer ({problem.message})")
 
     def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         """The judge is not asked for a stream."""
@@ -141,9 +141,78 @@ class ModeratedCall:
         """As above."""
 
     def break_off(self, data: bytes) -> None:
-        if self._judging is not None:
-            self._judging = None
-            self._client.refuse(problem_of(_unjudged("its judge broke off")))
+        self._unjudged("its judge broke off")
+
+
+class ModeratedCall:
+    """A call that starts once the judge has let it through; to its connection it is like any other."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        route: Route,
+        policy: Moderation,
+        key: Key,
+        body: CallBody,
+        request_id: str,
+        call: Waiting,
+        client: Client,
+    ) -> None:
+        self._call = call
+        self._client = client
+        text = "\n".join(
+            texts_of({name: msgspec.json.decode(body.fields[name]) for name in _JUDGED if name in body.fields})
+        )
+        self._question: Question | None = Question(
+            gateway, policy, key, route, f"{request_id}-judge", text, "request", self._judged
+        )
+        self._paused = False
+
+    @property
+    def runs(self) -> bool:
+        return self._call.runs
+
+    def start(self) -> None:
+        if self._question is not None:
+            self._question.start()
+
+    def client_gone(self) -> None:
+        question, self._question = self._question, None
+        if question is not None:
+            question.drop()
+        else:
+            self._call.client_gone()
+
+    def pause(self) -> None:
+        """The client reads too slowly; the judge's answer is not for it."""
+        self._paused = True
+        if self._question is None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._question is None:
+            self._call.resume()
+
+    def overdue(self, now: float) -> bool:
+        return (self._question or self._call).overdue(now)
+
+    def _judged(self, problem: Problem | None) -> None:
+        self._question = None
+        if problem is not None:
+            self._client.refuse(problem)
+            return
+        if self._paused:
+            self._call.pause()
+        self._call.start()
+
+
+def find_judge(snapshot: Snapshot, policy: Moderation, key: Key) -> Route:
+    """Who judges for a project; Unavailable when the judge is not there for it."""
+    route = snapshot.visible.get(key.project_id, {}).get(policy.model)
+    if route is None:
+        raise unjudged("request", f"its policy names the judge `{policy.model}`, which it may not call")
+    return route
 
 
 def read_labels(verdict: str) -> set[str]:
@@ -155,17 +224,17 @@ def read_labels(verdict: str) -> set[str]:
     return {re.sub(r"^\W+|\W+$", "", part).casefold() for part in parts} | {verdict.casefold()}
 
 
-def _ask(policy: Moderation, body: CallBody) -> bytes:
-    """The judge's own request: the texts of the client's, one under the other."""
-    fields = {name: msgspec.json.decode(body.fields[name]) for name in _JUDGED if name in body.fields}
-    messages = [{"role": "user", "content": "\n".join(texts_of(fields))}]
+def _ask(policy: Moderation, text: str) -> bytes:
+    """The judge's own request: the texts, one under the other."""
+    messages = [{"role": "user", "content": text}]
     if policy.instruction:
         messages.insert(0, {"role": "system", "content": policy.instruction})
     return msgspec.json.encode({"model": policy.model, "messages": messages, "max_tokens": 16, "temperature": 0})
 
 
-def _unjudged(why: str) -> Unavailable:
+def unjudged(what: str, why: str) -> Unavailable:
+    """What is not judged is not let through."""
     return Unavailable(
-        f"this project's requests are judged before they are answered, and {why}; nothing is let through until then",
+        f"this project's {what}s are judged by a model, and {why}; nothing is let through until then",
         retry_after_s=_RETRY_S,
     )

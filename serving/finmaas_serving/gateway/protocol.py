@@ -26,7 +26,8 @@ from finmaas_serving.gateway.course import open_course
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.forward import FILES, Forward, find_room
 from finmaas_serving.gateway.heads import KnownHead, learn_head
-from finmaas_serving.gateway.moderation import ModeratedCall
+from finmaas_serving.gateway.judged_answer import moderate
+from finmaas_serving.gateway.moderation import Waiting
 from finmaas_serving.gateway.request import Asked, Request
 from finmaas_serving.gateway.router import read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
@@ -58,7 +59,7 @@ class ClientConnection(asyncio.Protocol):
         self._answering: Request | None = None  # being answered
         self._keeper: Keeper | None = None
         self._known: KnownHead[Asked] | None = None
-        self._call: Call | UsualCall | ModeratedCall | Forward | None = None
+        self._call: Waiting | UsualCall | Forward | None = None
         self._aside = 0  # bytes set aside for an upload
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
@@ -355,10 +356,8 @@ class ClientConnection(asyncio.Protocol):
             self._keeper = Keeper(gateway.archive, snapshot.archive_key, keep, key, route, request.id)
             self._keeper.keep_request(msgspec.json.encode(body.fields))
             client = self._keeper.watch(self)
-        call: Call | ModeratedCall
-        call = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span, course, timeout_s)
-        if isinstance(guard, Guard) and guard.document.moderation.model:
-            call = ModeratedCall(gateway, snapshot, guard.document.moderation, key, body, request.id, call, client)
+        made = Call(gateway, client, request.id, shape, key, route, body, screen, slot, span, course, timeout_s)
+        call = made if guard is None else moderate(gateway, guard, key, shape, body, request.id, made, client)
         self._call = call
         if self._write_paused:  # an earlier answer is still on its way out
             call.pause()

@@ -22,6 +22,7 @@ MAX_PHRASE_CHARS = 60
 MAX_TEXT_CHARS = 500
 MAX_CACHE_S = 86_400
 MAX_KEEP_DAYS = 3660
+MIN_WINDOW, MAX_WINDOW = 50, 20_000  # characters
 PHRASES = "banned_phrase"
 SUBSTITUTION = TextRule("substitution", Group.CUSTOM, r"<[a-z][a-z0-9_]{1,40}_[0-9]{1,4}>", 48, "<>a-z0-9_", "")
 """Finds the names that `replace` gave."""
@@ -80,11 +81,18 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Moderation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model that judges requests first: an endpoint that the project may call, and the labels that refuse one."""
+    """A model that judges: an endpoint that the project may call, and the labels that refuse what it was given.
+
+    `requests` are judged before they are answered, `answers` before they are passed on: streams by windows of about
+    `window_chars`, which are held until the judge has let them through.
+    """
 
     model: str = ""
     block: tuple[str, ...] = ()
     instruction: str = ""  # a system message for the judge; a model that was trained to classify needs none
+    requests: bool = True
+    answers: bool = False
+    window_chars: int = 400
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,6 +193,12 @@ def _check(document: PolicyDocument) -> None:
         raise InvalidInput(f"keep.days is {document.keep.days}; give 1 to {MAX_KEEP_DAYS}")
     if bool(document.moderation.model) != bool(document.moderation.block):
         raise InvalidInput("moderation wants both `model` (who judges) and `block` (the labels that refuse)")
+    if document.moderation.model and not (document.moderation.requests or document.moderation.answers):
+        raise InvalidInput("moderation judges neither requests nor answers; leave it out instead")
+    if not MIN_WINDOW <= document.moderation.window_chars <= MAX_WINDOW:
+        raise InvalidInput(
+            f"moderation.window_chars is {document.moderation.window_chars}; give {MIN_WINDOW} to {MAX_WINDOW}"
+        )
     for name, text in (("disclaimer", document.disclaimer), ("marks.text", document.marks.text)):
         if len(text) > MAX_TEXT_CHARS:
             raise InvalidInput(f"{name} is {len(text)} characters long; at most {MAX_TEXT_CHARS} fit")
