@@ -31,10 +31,10 @@ demo: ## run the main job on this machine and leave it running (DATA=file TEXT=c
 	    $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") $(if $(LABEL),--label "$(LABEL)") $(if $(BASE),--base "$(BASE)")
 
 test: setup clients ## run every test that this machine can run, the demo among them
-	$(RUN)/pytest $(ARGS)
+	infra/test.sh $(RUN) $(ARGS)
 
 test-unit: setup clients ## run the tests that need no Ray, vLLM or database server
-	$(RUN)/pytest -m "not integration" $(ARGS)
+	$(RUN)/pytest -m "not integration" -n auto --dist loadfile $(ARGS)
 
 clients: build/clients-venv/.installed build/clients-node/.installed build/hub-clients/.installed ## install the client libraries that tests try gateway and registry with
 

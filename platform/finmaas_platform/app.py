@@ -104,7 +104,11 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 def create_app(settings: Settings, deps: Deps) -> FastAPI:
     """The application over its wiring; it neither opens a port nor touches the database."""
-    app = _make_app()
+    return wire_app(make_app(), settings, deps)
+
+
+def wire_app(app: FastAPI, settings: Settings, deps: Deps) -> FastAPI:
+    """Gives an application its wiring, in place of what it had."""
     app.state.deps = deps
     app.state.settings = settings
     return app
@@ -112,10 +116,11 @@ def create_app(settings: Settings, deps: Deps) -> FastAPI:
 
 def describe_app() -> dict[str, Any]:
     """The OpenAPI document of the application; needs no wiring."""
-    return _make_app().openapi()
+    return make_app().openapi()
 
 
-def _make_app() -> FastAPI:
+def make_app() -> FastAPI:
+    """The application without its wiring."""
     app = FastAPI(
         title="finmaas",
         summary="Model-as-a-Service: datasets, fine-tuning, evaluation, models, endpoints.",

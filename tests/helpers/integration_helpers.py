@@ -19,8 +19,10 @@ BLOCK = 100
 
 
 def find_port_block(first: int = 21000, last: int = 30000) -> int:
-    """The first port of a block in which nothing listens now."""
-    for base in range(first, last, BLOCK):
+    """The first port of a block in which nothing listens now; each of several workers has blocks of its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = (last - first) // BLOCK // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) * BLOCK
+    for base in range(first + worker * share, first + (worker + 1) * share, BLOCK):
         if all(_is_free(base + offset) for offset in range(BLOCK)):
             return base
     raise AssertionError("no free block of ports")

@@ -20,12 +20,18 @@ from finmaas_core.errors import FinmaasError, all_error_classes
 from finmaas_platform.api import middleware
 from finmaas_platform.api.dependencies import SessionDep
 from finmaas_platform.api.problems import HTTP_STATUS
-from finmaas_platform.app import describe_app
+from finmaas_platform.app import create_app, describe_app
 from finmaas_platform.db.snapshots import SnapshotCounterRow
 from finmaas_platform.deps import Deps
 
 Headers = dict[str, str]
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def app(deps: Deps) -> FastAPI:
+    """One of its own, because tests here add routes to it."""
+    return create_app(deps.settings, deps)
 
 
 class TestHealth:
