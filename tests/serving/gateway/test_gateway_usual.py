@@ -205,6 +205,51 @@ class TestEveryRequest:
         assert not any(call._call for call in seen.calls[1:])
 
 
+class TestReplicas:
+    def test_prompts_that_begin_alike_stay_together(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = Seen()
+        monkeypatch.setattr(protocol, "start_usual", seen.start)
+        begin = "one long beginning " * 40
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, answer_usual) as (rig, replicas):
+                reader, writer = await rig.connect()
+                for number in range(8):
+                    writer.write(post({"model": "chat", "messages": [{"role": "user", "content": f"{begin}{number}"}]}))
+                    assert (await read_answer(reader)).status == 200
+                assert sorted(len(replica.requests) for replica in replicas) == [0, 8]
+                assert len(seen.calls) == 7
+                for number in range(24):
+                    writer.write(post({"model": "chat", "messages": [{"role": "user", "content": f"{number}{begin}"}]}))
+                    assert (await read_answer(reader)).status == 200
+                assert min(len(replica.requests) for replica in replicas) > 0
+                assert [one.in_flight for one in rig.gateway.replicas.of("ep_chat")] == [0, 0]
+                writer.close()
+
+        run(test())
+
+    def test_one_that_dies_is_replaced_by_the_other(self, tmp_path: Path) -> None:
+        async def dies(_: FakeReplica, __: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, answer_usual) as (rig, replicas):
+                reader, writer = await rig.connect()
+                for number in range(16):
+                    writer.write(post({"model": "chat", "messages": [{"role": "user", "content": f"{number}"}]}))
+                    assert (await read_answer(reader)).status == 200
+                replicas[0].script = dies
+                for number in range(16):
+                    writer.write(post({"model": "chat", "messages": [{"role": "user", "content": f"{number}"}]}))
+                    assert (await read_answer(reader)).status == 200
+                records = await rig.records(32)
+                assert len({record["request_id"] for record in records}) == 32
+                assert [one.in_flight for one in rig.gateway.replicas.of("ep_chat")] == [0, 0]
+                writer.close()
+
+        run(test())
+
+
 class TestFaults:
     def test_a_client_that_leaves_stops_the_engine(self, tmp_path: Path) -> None:
         async def hang(_: asyncio.StreamWriter) -> None:
