@@ -7,11 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_parts import FakeReplica, Rig, answer_usual, chat, run, running_gateway, snapshot_document, stream_bytes
+from gateway_parts import (
+    FakeReplica,
+    Rig,
+    answer_usual,
+    chat,
+    post,
+    read_answer,
+    run,
+    running_gateway,
+    snapshot_document,
+    stream_bytes,
+    until,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
+from finmaas_serving.gateway import protocol
 from finmaas_serving.gateway.allowance_words import refusal
 from finmaas_serving.gateway.allowances import Book
 from finmaas_serving.gateway.body import read_body
@@ -19,6 +32,7 @@ from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.holds import Hold
 from finmaas_serving.gateway.slices import Slice, fail_waiters, returnable, serve_waiters
 from finmaas_serving.gateway.snapshot import Allowance, Calendar, Key, Route, Snapshot
+from finmaas_serving.gateway.usual import UsualCall
 
 KEY_, ROUTE = Key("h", "key_1", "prj_1", "a/b", "ten_1"), Route("ep", "a/b/c", "c", "prj_1", "ep", "a/b/c", "ready")
 
@@ -215,6 +229,43 @@ class TestCalls:
                 assert refused.headers["x-ratelimit-remaining-requests"] == "0"
                 (record,) = await rig.records(1)
                 assert (record["charges"], record["epoch"]) == ([[1, 1]], 1)
+
+        run(test())
+
+    @pytest.mark.parametrize("usual", [True, False])
+    def test_calls_on_one_connection_spend_wait_and_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual: bool
+    ) -> None:
+        if not usual:
+            monkeypatch.setattr(protocol, "start_usual", lambda *_: None)
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, document=limited("requests", "day", 9)) as (rig, _):
+                slice_ = grant(rig, 3, None)
+                reader, writer = await rig.connect()
+                for left in (2, 1, 0):
+                    writer.write(post(chat()))
+                    answer = await read_answer(reader)
+                    assert (answer.status, answer.headers["x-ratelimit-remaining-requests"]) == (200, str(left))
+                writer.write(post(chat()))
+                await until(lambda: bool(slice_.waiters))  # the ledger is asked
+                assert isinstance(next(iter(rig.gateway.connections))._call, UsualCall) is usual
+                slice_.granted, slice_.held, slice_.idle = 4, 4, 1
+                serve_waiters(slice_)
+                assert (await read_answer(reader)).status == 200
+                slice_.closed = 0
+                writer.write(post(chat()))
+                assert (await read_answer(reader)).status == 429
+                slice_.closed = None
+                writer.write(post(chat()))
+                await until(lambda: bool(slice_.waiters))
+                writer.close()  # it leaves while it waits
+                await until(lambda: not slice_.waiters)
+                records = await rig.records(4)
+                assert [record["charges"] for record in records] == [[[1, 1]]] * 4
+                assert (slice_.idle, slice_.reserved) == (0, 0)
+                assert (rig.gateway.running, rig.gateway.spool._reserved) == (0, 0)
+                assert [one.in_flight for one in rig.gateway.replicas.of("ep_chat")] == [0]
 
         run(test())
 
