@@ -16,6 +16,7 @@ from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import errors, wire
 from finmaas_serving.gateway.answer import engine_problem
 from finmaas_serving.gateway.body import CallBody
+from finmaas_serving.gateway.bounded import Bounded
 from finmaas_serving.gateway.cache import Slot
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import Course
@@ -25,7 +26,7 @@ from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spending import Spending
 from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.sse import Usage
 from finmaas_serving.gateway.upstream import Exchange
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Call(Spending):
 
     def _pass_on(self, rewriter: Rewriter, data: bytes, *, cut: bool = False) -> None:
         try:
-            out = rewriter.cut() if cut and isinstance(rewriter, StreamRewriter) else rewriter.feed(data)
+            out = rewriter.cut() if cut and isinstance(rewriter, Bounded) else rewriter.feed(data)
         except Corrupt as error:
             self._drop(error.message)
             return

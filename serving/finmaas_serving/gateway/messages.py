@@ -10,6 +10,7 @@ import msgspec
 from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.answer import rename_model
 from finmaas_serving.gateway.body import CallBody, read_fields, read_plain_call
+from finmaas_serving.gateway.bounded import MessageCut
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.named_events import NamedEventRewriter
 from finmaas_serving.gateway.remote import check_tools, refuse_remote
@@ -85,6 +86,7 @@ def read_count(body: bytes, _: str, __: str) -> tuple[bytes, Usage | None]:
 class MessagesRewriter(NamedEventRewriter):
     """A message as a stream: the prompt is counted in the first event, the answer in the last but one."""
 
+    _cutter = MessageCut
     _prompt = Usage()
 
     @property

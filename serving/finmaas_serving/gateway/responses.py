@@ -10,6 +10,7 @@ import msgspec
 from finmaas_core.errors import Corrupt, InvalidInput
 from finmaas_serving.gateway.answer import rename_model
 from finmaas_serving.gateway.body import CallBody, read_fields, read_plain_call
+from finmaas_serving.gateway.bounded import ResponseCut
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.named_events import NamedEventRewriter
 from finmaas_serving.gateway.remote import check_tools, refuse_remote
@@ -79,6 +80,13 @@ def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[byte
 
 class ResponsesRewriter(NamedEventRewriter):
     """A response as a stream: the model's name stands in its first and last events, the usage in the last."""
+
+    _cutter = ResponseCut
+
+    @property
+    def estimate(self) -> Usage:
+        """One token for each piece of the answer; of one that was cut short, the prompt as it was reserved."""
+        return Usage(self._reserved if self._was_cut else 0, self._pieces)
 
     def _begin(self, event: dict[str, Any]) -> None:
         response = event["response"]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
 from finmaas_serving.gateway import wire
+from finmaas_serving.gateway.bounded import Bounded
 from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.errors import problem_of
 from finmaas_serving.gateway.holds import STEP_TOKENS, Hold
 from finmaas_serving.gateway.journey import Journey
 from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.sse import Usage
 from finmaas_serving.gateway.traffic import SHADOW
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.shapes import Rewriter
     from finmaas_serving.gateway.snapshot import Key, Route
 
-STEPPED = frozenset(("/v1/chat/completions", "/v1/completions"))
-"""Streams that tell usage with every event. Others reserve the whole answer at once."""
+STEPPED = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
+"""Streams whose reservation grows. Others reserve the whole answer at once."""
 
 
 class Spending(Journey):
@@ -75,13 +76,14 @@ class Spending(Journey):
 
     def _limit(self, rewriter: Rewriter) -> None:
         """Lets a stream go as far as it is reserved."""
-        if self._hold is not None and isinstance(rewriter, StreamRewriter):
+        if self._hold is not None and isinstance(rewriter, Bounded):
             rewriter.limit = self._hold.output
+            rewriter.bound(self._hold.prompt, self._hold.whole)
 
     def _keep_ahead(self, rewriter: Rewriter) -> None:
         """Reserves the next step before the last one is used up; reading stops while none is there."""
         hold = self._hold
-        if hold is None or not isinstance(rewriter, StreamRewriter) or rewriter.limit is None or not self.runs:
+        if hold is None or not isinstance(rewriter, Bounded) or rewriter.limit is None or not self.runs:
             return
         if rewriter.over and not hold.waiting and (hold.output >= hold.whole or not hold.step):
             self._pass_on(rewriter, b"", cut=True)
@@ -100,7 +102,7 @@ class Spending(Journey):
     def _grown(self, error: FinmaasError | None) -> None:
         """The next step is there, or cannot be had: then a smaller one is tried, once the last one is used up."""
         hold, rewriter = self._hold, self._rewriter
-        if hold is None or not self.runs or not isinstance(rewriter, StreamRewriter):
+        if hold is None or not self.runs or not isinstance(rewriter, Bounded):
             return
         if error is None:
             rewriter.limit = hold.output
@@ -120,7 +122,7 @@ class Spending(Journey):
 
     def _is_kept_back(self) -> bool:
         """The engine's last events wait for the ledger."""
-        return isinstance(self._rewriter, StreamRewriter) and self._rewriter.over and self.runs
+        return isinstance(self._rewriter, Bounded) and self._rewriter.over and self.runs
 
     def _let_go(self) -> None:
         """No replica was asked: nothing is spent."""

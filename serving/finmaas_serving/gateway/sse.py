@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from finmaas_core.errors import Corrupt
+from finmaas_serving.gateway.bounded import Bounded
 from finmaas_serving.guard.answer import AnswerScreen
 
 DONE = b"data: [DONE]"
@@ -65,7 +66,7 @@ _decode_usage = msgspec.json.Decoder(Usage | None).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class StreamRewriter:
+class StreamRewriter(Bounded):
     """Takes the engine's stream in pieces of any size and gives the client's.
 
     `engine_model` and `public_model` are the name the engine writes and the one the client asked for; both are made
@@ -122,6 +123,9 @@ class StreamRewriter:
         self.over = False  # the next event would pass the limit; it and what follows is kept back
         self._kept: list[bytes] = []
         self._ended: set[int] = set()  # choices that have their finish_reason
+
+    def bound(self, prompt: int, whole: int) -> None:
+        """The engine counts as it goes, and keeps to its own bound."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes for the client that are complete now; part of an event is kept back."""
