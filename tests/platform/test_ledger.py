@@ -20,7 +20,9 @@ from finmaas_platform.db.schema import metadata
 from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.allowances import decide_hand
+from finmaas_platform.reconcile.ledger import CLEAN_EVERY_S, LedgerCleaner
 from finmaas_platform.services import ledger
+from finmaas_platform.services.ledger_cleaning import clean_ledger
 
 LIMIT = 1000
 START = 1767225600
@@ -235,6 +237,40 @@ class TestAtOnce:
             thread.join(60)
         with deps.sessions() as session:
             assert session.scalars(select(LedgerWindowRow)).one().settled == 40
+
+
+class TestCleaning:
+    def test_slices_go_and_sums_stay(self, sessions: Any) -> None:
+        rig = Rig(sessions)
+        one, other = rig.gateways["a"], rig.gateways["b"]
+        for gateway in (one, other):
+            gateway.step(100)
+            gateway.spend(60)
+            gateway.deliver(1)
+        one.die()
+
+        def clean(days: int) -> tuple[int, int, int]:
+            """Slices that went and that are left, and what was settled."""
+            later = rig.clock.now() + timedelta(days=days)
+            with unit_of_work(sessions) as session:
+                gone = clean_ledger(session, later)
+            with sessions() as session:
+                windows = session.scalars(
+                    select(LedgerWindowRow).join(AllowanceRow).where(AllowanceRow.id == "alw_1")
+                ).all()
+                held = session.scalars(select(LedgerSliceRow).where(LedgerSliceRow.window_id == windows[0].id)).all()
+                return gone, len(held), sum(window.settled for window in windows)
+
+        assert clean(400) == (0, 2, 120)  # the other gateway holds something still
+        other.die()
+        assert clean(31 + 34) == (0, 2, 120)  # January's window has ended for less than 35 days
+        gone, left, settled = clean(31 + 36)
+        assert (gone >= 2, left, settled) == (True, 0, 120)
+
+    def test_its_work_is_done_by_one_and_again(self, deps: Deps) -> None:
+        cleaner = LedgerCleaner(deps)
+        cleaner.prepare()
+        assert cleaner.run_once() == cleaner.run_once() == CLEAN_EVERY_S
 
 
 class TestEpochs:

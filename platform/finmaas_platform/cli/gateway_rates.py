@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS
 
 if TYPE_CHECKING:
-    from finmaas_platform.sdk.objects import Gateway, GatewayLine
+    from finmaas_platform.sdk.objects import Allowance, Gateway, GatewayLine
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Rate:
     first_token_p50_ms: float | None = None
     first_token_p99_ms: float | None = None
     requests: int = 0  # since the gateways started
+    left: Left | None = None
 
     @property
     def tenant(self) -> str:
@@ -53,6 +54,38 @@ def compute_rates(before: Sequence[Gateway], after: Sequence[Gateway], seconds: 
             _add(sums[name], line, lines.get(name))
     rates = [_rate(name, sums[name], totals[name], seconds) for name in totals]
     return sorted(rates, key=lambda rate: (-rate.requests_per_s, -rate.requests, rate.endpoint, rate.project))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of the allowance that binds most: a share of its limit, and which one it is."""
+
+    share: float
+    unit: str
+    window: str
+    subject: str
+    left: int
+    limit: int
+
+
+def find_least(rate: Rate, allowances: Iterable[Allowance]) -> Left | None:
+    """Of the allowances that every request of this line draws on, the one with the least share left; None without any.
+
+    Those of single keys bind some of its requests only, and concurrency renews at once: neither counts here.
+    """
+    subjects = {("tenant", rate.tenant), ("project", rate.project), ("model", rate.endpoint)}
+    found = [
+        _left(one)
+        for one in allowances
+        if (one.scope, one.subject) in subjects and one.model in ("", rate.endpoint) and one.unit != "concurrency"
+    ]
+    return min(found, key=lambda left: left.share, default=None)
+
+
+def _left(one: Allowance) -> Left:
+    left = max(0, one.limit - one.spent.settled - one.spent.reserved)
+    share = left / one.limit if one.limit else 0.0
+    return Left(share, one.currency or one.unit, one.window, f"{one.scope} {one.subject}", left, one.limit)
 
 
 def estimate_quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:

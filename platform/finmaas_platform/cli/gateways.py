@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Group
+    from rich.text import Text
 
-    from finmaas_platform.cli.gateway_rates import Rate
+    from finmaas_platform.cli.gateway_rates import Left, Rate
+    from finmaas_platform.sdk.client import Client
     from finmaas_platform.sdk.objects import Gateway
 
+LOW = 0.1  # of an allowance: soon requests are refused
 app = typer.Typer(no_args_is_help=True, help="Gateway processes, and what goes through them.")
 GATEWAYS = (
     Column("Gateway", lambda g: g.gateway_id),
@@ -57,7 +60,7 @@ def show_top(
 ) -> None:
     """Show, live, what goes through the gateways: requests, tokens, errors and times by endpoint and project.
 
-    Ends with Ctrl-C.
+    The last column is what is left of the allowance that binds most, as a share of its limit. Ends with Ctrl-C.
 
     Example: finmaas gateway top
     """
@@ -70,7 +73,7 @@ def show_top(
         if once or as_json:
             time.sleep(every_s)
             after = client.gateways.list()
-            rates = compute_rates(before, after, time.monotonic() - at)
+            rates = note_left(client, compute_rates(before, after, time.monotonic() - at))
             if as_json:
                 print_json({"rates": [asdict(rate) for rate in rates], "gateways": [one.to_json() for one in after]})
             else:
@@ -81,10 +84,25 @@ def show_top(
                 try:
                     time.sleep(every_s)
                     after, now = client.gateways.list(), time.monotonic()
-                    live.update(draw_top(after, compute_rates(before, after, now - at)), refresh=True)
+                    rates = note_left(client, compute_rates(before, after, now - at))
+                    live.update(draw_top(after, rates), refresh=True)
                     before, at = after, now
                 except KeyboardInterrupt:
                     return
+
+
+def note_left(client: Client, rates: Sequence[Rate]) -> Sequence[Rate]:
+    """The same, with what is left of their allowances; nothing is noted for who may not see those."""
+    from finmaas_core.errors import NotAllowed
+    from finmaas_platform.cli.gateway_rates import find_least
+
+    try:
+        allowances = list(client.allowances.list()) if rates else []
+    except NotAllowed:
+        return rates
+    for rate in rates:
+        rate.left = find_least(rate, allowances)
+    return rates
 
 
 def draw_top(gateways: Sequence[Gateway], rates: Sequence[Rate]) -> Group:
@@ -96,15 +114,18 @@ def draw_top(gateways: Sequence[Gateway], rates: Sequence[Rate]) -> Group:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for heading in ("Endpoint", "Tenant", "Project"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")  # names give way to figures
     for heading in ("req/s", "tokens/s", "TTFT p50", "p99", "errors/s", "requests"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Left", no_wrap=True)
     for rate in rates:
         cells = [rate.endpoint, rate.tenant, rate.project.partition("/")[2], f"{rate.requests_per_s:,.1f}"]
         times = map(_milliseconds, (rate.first_token_p50_ms, rate.first_token_p99_ms))
         cells += [f"{rate.tokens_per_s:,.0f}", *times]
         errors = Text(f"{rate.errors_per_s:,.1f}", style="red" if rate.errors_per_s else "dim")
-        table.add_row(*cells, errors, f"{rate.requests:,}", style="" if rate.requests_per_s else "dim")
+        table.add_row(
+            *cells, errors, f"{rate.requests:,}", _left(rate.left), style="" if rate.requests_per_s else "dim"
+        )
     words = Text()
     for one in gateways:
         style = {"ready": "green", "draining": "yellow", "starting": "yellow"}.get(one.state, "red")
@@ -119,6 +140,15 @@ def draw_top(gateways: Sequence[Gateway], rates: Sequence[Rate]) -> Group:
         style="bold",
     )
     return Group(words, totals, Text(), table if rates else Text("no request yet", style="dim"))
+
+
+def _left(left: Left | None) -> Text:
+    from rich.text import Text
+
+    if left is None:
+        return Text("–", style="dim")
+    style = "red" if left.share < LOW else "yellow" if left.share < 2 * LOW else "green"
+    return Text(f"{left.share:4.0%} {left.unit.replace('_', ' ')}/{left.window}", style=style)
 
 
 def _milliseconds(value: float | None) -> str:

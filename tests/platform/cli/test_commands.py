@@ -179,8 +179,11 @@ class TestGateways:
         client.post("/api/v1/gateway/reports", json={"gateway_id": "gw-1", "report": report}, headers=gateway)
         assert re.search(r"gw-1 +ready +4", finmaas("gateway", "list").out)
         shown = finmaas("gateway", "top", "--once", "--every", "0.5")
-        assert re.search(r"default/default/chat +default +default +0\.0 +0 +– +– +0\.0 +3", shown.out)
-        assert finmaas("gateway", "top", "--every", "0.5", "--json").json["rates"][0]["requests"] == 3
+        assert re.search(r"default/default/chat +default +default +0\.0 +0 +– +– +0\.0 +3 +–", shown.out)
+        finmaas("allowance", "set", "project", "default/default", "tokens", "day", "1000")
+        told = finmaas("gateway", "top", "--every", "0.5", "--json").json["rates"][0]
+        assert (told["requests"], told["left"]["left"], told["left"]["unit"]) == (3, 1000, "tokens")
+        assert "100% tokens/day" in finmaas("gateway", "top", "--once", "--every", "0.5").out
 
 
 class TestBatches:

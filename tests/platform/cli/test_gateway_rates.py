@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from finmaas_platform.cli.gateway_rates import compute_rates, estimate_quantile
-from finmaas_platform.sdk.objects import Gateway, GatewayLine
+from finmaas_platform.cli.gateway_rates import Rate, compute_rates, estimate_quantile, find_least
+from finmaas_platform.sdk.objects import Allowance, Gateway, GatewayLine
 from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS
 
 
@@ -22,6 +22,49 @@ def line(count: int, errors: int = 0, tokens: int = 0, **changes: Any) -> Gatewa
 def gateway(*lines: GatewayLine, name: str = "gw-1", started_at: float = 1.0) -> Gateway:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     return Gateway(gateway_id=name, state="ready", seen_at=at, started_at=started_at, lines=list(lines))
+
+
+def allowance(scope: str, subject: str, settled: int, reserved: int = 0, **changes: Any) -> Allowance:
+    fields = {"id": "alw_1", "unit": "tokens", "window": "day", "limit": 100, "created_at": datetime.now(UTC)}
+    spent = {"settled": settled, "reserved": reserved}
+    return Allowance(**{**fields, "scope": scope, "subject": subject, "spent": spent, **changes})
+
+
+class TestLeft:
+    RATE = Rate("acme/risk/chat", "acme/risk")
+
+    def test_the_one_that_binds_most(self) -> None:
+        found = find_least(
+            self.RATE,
+            [
+                allowance("tenant", "acme", 10),
+                allowance("project", "acme/risk", 60, 15, unit="money", currency="CNY", window="month"),
+                allowance("model", "acme/risk/chat", 50),
+            ],
+        )
+        assert found is not None
+        assert (found.share, found.left, found.unit, found.window, found.subject) == (
+            0.25,
+            25,
+            "CNY",
+            "month",
+            "project acme/risk",
+        )
+
+    def test_those_of_others_do_not_count(self) -> None:
+        others = [
+            allowance("tenant", "other", 99),
+            allowance("project", "acme/fraud", 99),
+            allowance("project", "acme/risk", 99, model="acme/risk/other"),
+            allowance("key", "key_1", 99),
+            allowance("project", "acme/risk", 99, unit="concurrency", window="now"),
+        ]
+        assert find_least(self.RATE, others) is None
+
+    def test_a_limit_of_nothing_has_nothing_left(self) -> None:
+        found = find_least(self.RATE, [allowance("tenant", "acme", 0, limit=0)])
+        assert found is not None
+        assert found.share == 0.0
 
 
 class TestRates:
