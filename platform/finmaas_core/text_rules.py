@@ -45,10 +45,23 @@ class TextRule:
     check: Callable[[str, str, str], bool] | None = None
     begins_word: bool = False  # its check refuses what begins in the middle of a word of ASCII letters and digits
     least: int = 0  # when the check fails, shorter ends are tried down to this length; 0: only whole groups of digits
+    hint: str = ""  # matches wherever the pattern does, and costs an automaton over many rules less
 
 
 CONTEXT_CHARS = 8
 """How much text on each side of a match a check may look at."""
+
+
+def automaton_pattern(rule: TextRule) -> str:
+    """The pattern for an automaton over many rules, which tells what may match, to be looked at by the rule itself.
+
+    What begins a word is only looked for there: else each letter and digit of a long word begins another match, and the
+    automaton makes new states all along (a thousand times as slow on account numbers and identifiers).
+    """
+    if rule.hint:
+        return rule.hint
+    return f"(?:^|[^0-9A-Za-z])(?:{rule.pattern})" if rule.begins_word else rule.pattern
+
 
 # The 100 most frequent family names and the double ones: about 85 % of the people of China.
 _SURNAMES = (
@@ -135,6 +148,7 @@ PERSONAL = (
         "邮箱",
         checks.stands_alone_in_word,
         begins_word=True,
+        hint=r"[A-Za-z0-9._%+\-]@(?:[A-Za-z0-9\-]{1,40}\.){1,3}[A-Za-z]{2,12}",
     ),
     TextRule(
         "cn_passport",
@@ -265,10 +279,12 @@ SECRETS = (
     TextRule(
         "url_password",
         Group.SECRET,
-        r"[a-z][a-z0-9+.\-]{1,15}://[^\s/@:\"]{1,48}:[^\s/@\"]{1,48}@",
-        120,
+        r"[A-Za-z0-9][A-Za-z0-9+.\-]{1,30}://[^\s/@:\"]{1,48}:[^\s/@\"]{1,48}@",
+        135,
         r"!#-~",
         "password in a URL",
+        checks.stands_alone_before,
+        begins_word=True,
     ),
 )
 

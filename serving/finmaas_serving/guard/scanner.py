@@ -14,7 +14,7 @@ from typing import NamedTuple
 import re2
 
 from finmaas_core.errors import InvalidInput
-from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule
+from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule, automaton_pattern
 
 MAX_RULE_LENGTH = 1000
 MAX_LEARNT = 20_000
@@ -49,7 +49,7 @@ class Scanner:
         """InvalidInput names the rule whose pattern RE2 does not take."""
         self.rules: Sequence[TextRule] = tuple(rules)
         self._located = [_compile(rule, order) for order, rule in enumerate(self.rules)]
-        patterns = [rule.pattern for rule in self.rules]
+        patterns = [automaton_pattern(rule) for rule in self.rules]
         self._set = compile_set([*patterns, DISGUISED])  # its index is beyond those of the rules
         self._json_set = compile_set([*patterns, DISGUISED, NOT_PLAIN_JSON])
         self._tails = _Tails(self.rules)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import string
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finmaas_core.errors import InvalidInput
 from finmaas_core.text_rules import RULES, Group, TextRule
-from finmaas_serving.guard.scanner import Scanner, check_pattern
+from finmaas_serving.guard.scanner import Scanner, _locate, check_pattern
 
 SCANNER = Scanner(RULES.values())
+ALNUM = string.ascii_letters + string.digits
 
 
 def found(text: str) -> list[tuple[str, str]]:
@@ -75,6 +82,38 @@ class TestFinds:
         rules = [TextRule(name, Group.CUSTOM, name, 9, "a-z", name) for name in ("abc", "bcd", "abcde")]
         hits = Scanner(rules).find("xabcdex")
         assert [(hit.rule.name, hit.start) for hit in hits] == [("abcde", 1)]
+
+
+PIECES = st.sampled_from(
+    [
+        "13800138000", "6217004947851304461", "a.b+c@x.example.com", "postgres://u:pw@db", "9https://u:pw@h", "+86 ",
+        "E12345678", "GB82WEST12345698765432", "sk-" + "a1" * 10, "wxid_abc123", "110105 19491231 002X", "卡号",
+        "我是欧阳明", *"x9 /+.@-_\"",
+    ]
+)  # fmt: skip
+
+
+class TestAutomaton:
+    @given(st.lists(PIECES, max_size=8).map("".join))
+    def test_tells_every_rule_that_matches(self, text: str) -> None:
+        """Each rule looked at by itself finds no more than those that the automaton names."""
+        data = text.encode()
+        named = {SCANNER.rules[index].name for index in SCANNER._set.Match(data) or () if index < len(SCANNER.rules)}
+        assert named >= {one.rule.name for one in SCANNER._located if _locate(one, data, "", "")}
+
+    @pytest.mark.parametrize(
+        "alphabet", [ALNUM, string.digits, ALNUM + "+/", ALNUM + "-_.", string.ascii_lowercase + " "]
+    )
+    def test_long_identifiers_cost_it_no_more_than_text(self, alphabet: str) -> None:
+        """Its memory is bounded, and it must not throw its states away all along: then a byte costs 1000 ns, not 10."""
+        rng = random.Random(7)
+        texts = ["".join(rng.choices(alphabet, k=1000)).encode() for _ in range(60)]
+        for text in texts:
+            SCANNER.is_plain(text)
+        began = time.process_time()
+        for text in texts:
+            SCANNER.is_plain(text)
+        assert (time.process_time() - began) / 60_000 < 300e-9
 
 
 class TestCheckPattern:
