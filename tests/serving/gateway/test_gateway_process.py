@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,7 @@ from gateway_parts import (
     chat,
     chunked,
     events,
+    key_hash,
     post,
     read_answer,
     read_head,
@@ -36,7 +39,7 @@ from gateway_parts import (
     until,
 )
 
-from finmaas_serving.gateway.spool import Spool
+from finmaas_serving.gateway.spool import SEGMENT_BYTES, Spool
 
 
 @dataclass
@@ -223,6 +226,30 @@ class TestIndependence:
 
         run(test())
 
+    def test_an_hour_alone_it_serves_all_but_who_bounds_that(self, tmp_path: Path) -> None:
+        other = {"hash": key_hash("fmk_bound"), "key_id": "key_bound", "project_id": "prj_risk", "project": "acme/risk"}
+
+        async def test() -> None:
+            async with platform(tmp_path, answer_usual) as parts:
+                parts.document = snapshot_document(tenants=[{"tenant_id": "ten_strict", "max_staleness_s": 1800}])
+                parts.document["keys"].append({**other, "tenant_id": "ten_strict"})
+                first = await parts.start_gateway()
+                await parts.ready()
+                assert (await parts.send(post(chat(), key="fmk_bound"))).status == 200
+                parts.stop_neighbours()
+                first.kill()
+                await first.wait()
+                [copy] = parts.home.rglob("snapshot")
+                an_hour_ago = time.time() - 3600
+                os.utime(copy, (an_hour_ago, an_hour_ago))  # when the control plane was last heard of
+                await parts.start_gateway()
+                assert (await parts.ready())["snapshot"]["age_s"] >= 3600
+                assert (await parts.send(post(chat()))).status == 200
+                refused = await parts.send(post(chat(), key="fmk_bound"))
+                assert (refused.status, refused.error["code"]) == (503, "gateway_cut_off")
+
+        run(test())
+
     def test_a_forged_copy_is_not_used(self, tmp_path: Path) -> None:
         async def test() -> None:
             async with platform(tmp_path, answer_usual) as parts:
@@ -383,6 +410,41 @@ class TestEndOfTheProcess:
                 await parts.start_gateway(FINMAAS_GATEWAY_PROCESSES="2", FINMAAS_GATEWAY_ID="gw-1")
                 await until(lambda: asked <= set().union(*parts.by_gateway.values()))
                 assert not parts.by_gateway["gw-1"] & parts.by_gateway["gw-1-2"]
+
+        run(test())
+
+    def test_a_disk_that_is_full_refuses_and_loses_no_record(self, tmp_path: Path) -> None:
+        """The kernel refuses the next segment of the spool, as a full disk would."""
+        finished: list[str] = []
+        refused: list[dict[str, Any]] = []
+
+        async def client(parts: Platform) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", parts.base)
+            while not refused:
+                writer.write(post(chat()))
+                answer = await read_answer(reader)
+                if answer.status == 200:
+                    finished.append(answer.headers["x-request-id"])
+                else:
+                    refused.append({"status": answer.status, **answer.error})
+            writer.close()
+
+        async def test() -> None:
+            async with platform(tmp_path, answer_usual) as parts:
+                gateway = await parts.start_gateway()
+                await parts.ready()
+                parts.stop_neighbours()  # nothing is delivered, so nothing is freed
+                resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (SEGMENT_BYTES // 2, resource.RLIM_INFINITY))
+                await asyncio.gather(*(client(parts) for _ in range(8)))
+                assert {(one["status"], one["code"]) for one in refused} == {(503, "gateway_full")}
+                assert (await parts.get("/v1/models")).status == 200  # it lives
+                resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+                await parts.start_neighbours()
+                while (answer := await parts.send(post(chat()))).status != 200:  # room is tried for anew
+                    await asyncio.sleep(0.02)
+                finished.append(answer.headers["x-request-id"])
+                delivered = parts.by_gateway.setdefault("gw-1", set())
+                await until(lambda: set(finished) <= delivered)
 
         run(test())
 
