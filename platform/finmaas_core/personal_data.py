@@ -109,6 +109,18 @@ def is_phone(found: str, before: str, after: str) -> bool:
     return 7 <= len(digits) <= 15 and not is_hotline and _ends_well(before, after)
 
 
+def is_told_phone(found: str, before: str, after: str) -> bool:
+    """A number that the words before it call one: 6 to 15 digits, and nobody's hotline.
+
+    Without a colon before it, it has groups: `messages to 1000000 clients` tells of none.
+    """
+    digits = _only(found.partition("x")[0])
+    if found.isdigit() and not before.rstrip().endswith(":"):
+        return False
+    is_hotline = digits.startswith(("400", "800", "1800", "1400"))
+    return 6 <= len(digits) <= 15 and not is_hotline and not after[:1].isdigit()
+
+
 def is_zh_name(found: str, before: str, after: str) -> bool:
     """A family name and a given name, as far as that can be told: no character that only grammar uses."""
     return not set(found[1:]) & _NOT_IN_NAMES

@@ -31,6 +31,7 @@ EN = {
     "PERSON": "en_name", "CREDIT_CARD": "bank_card", "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone",
     "US_SSN": "us_ssn", "IBAN_CODE": "iban",
 }  # fmt: skip
+SAME = {"phone_told": "phone"}  # rules that look for one thing
 Span = tuple[str, int, int]
 
 
@@ -50,7 +51,7 @@ def measure(folder: Path) -> dict[str, Any]:
     right, missed, wrong = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     false_alarms: list[str] = []
     for language, text, labelled in read_texts(folder):
-        found = {(hit.rule.name, hit.start, hit.end) for hit in scanner.find(text)}
+        found = {(SAME.get(hit.rule.name, hit.rule.name), hit.start, hit.end) for hit in scanner.find(text)}
         for counter, spans in ((right, found & labelled), (missed, labelled - found), (wrong, found - labelled)):
             counter.update((language, name) for name, _, _ in spans)
         if language == "zh" and not labelled:
