@@ -112,7 +112,7 @@ def draw_top(gateways: Sequence[Gateway], rates: Sequence[Rate]) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for heading in ("Endpoint", "Tenant", "Project"):
         table.add_column(heading, overflow="fold")  # names give way to figures
     for heading in ("req/s", "tokens/s", "TTFT p50", "p99", "errors/s", "requests"):
