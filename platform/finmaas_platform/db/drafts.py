@@ -36,6 +36,8 @@ class DraftRow(Base):
     created_by: Mapped[str]
     updated_at: Mapped[datetime]
     updated_by: Mapped[str]
+    authors: Mapped[list[Any]] = mapped_column(default=list)
+    """Who opened it and who committed: `id` and `token_holders` of each."""
     version: Mapped[int] = mapped_column()
 
     project: Mapped[ProjectRow] = relationship(lazy="joined", innerjoin=True)

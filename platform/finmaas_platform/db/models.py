@@ -58,6 +58,8 @@ class ModelVersionRow(Base):
     author_id: Mapped[str | None]
     """The principal who registered it, or who asked for its job; unknown of some that are older than this column."""
     author_token_holders: Mapped[list[Any]] = mapped_column(default=list)
+    co_authors: Mapped[list[Any]] = mapped_column(default=list)
+    """The others who committed to the draft that it was: `id` and `token_holders` of each."""
     materials: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """What made it: code, packages, data, parameters, hardware; as its job told."""
     # A job registers at most one version; that makes handing a result over twice harmless.

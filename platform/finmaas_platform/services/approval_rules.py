@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -90,13 +90,20 @@ def to_person(session: Session, caller: Caller) -> Person:
 
 def find_author(session: Session, version: ModelVersionRow | DeletionRequestRow) -> Person | None:
     """Who stands behind a version or a request; None where that is not known."""
-    if version.author_id is None:
-        return None
-    row = session.get(PrincipalRow, version.author_id)  # unscoped: an admin of the platform may be its author
+    return None if version.author_id is None else _find(session, version.author_id, version.author_token_holders)
+
+
+def find_authors(session: Session, version: ModelVersionRow) -> list[Person | None]:
+    """Its author first, then the others who committed to the draft that it was."""
+    others = [_find(session, one["id"], one["token_holders"]) for one in version.co_authors]
+    return [find_author(session, version), *others]
+
+
+def _find(session: Session, principal_id: str, token_holders: Sequence[str]) -> Person | None:
+    row = session.get(PrincipalRow, principal_id)  # unscoped: an admin of the platform may be an author
     if row is None:
         return None
-    holders = frozenset(version.author_token_holders)
-    return Person(row.id, row.name, _find_creators(session, row.id), holders)
+    return Person(row.id, row.name, _find_creators(session, row.id), frozenset(token_holders))
 
 
 def _find_creators(session: Session, principal_id: str) -> frozenset[str]:

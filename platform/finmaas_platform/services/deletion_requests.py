@@ -31,6 +31,7 @@ from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.dataset_imports import convert_version
 from finmaas_platform.services.dataset_rows import Found, RowQuery, find_row, trace
 from finmaas_platform.services.datasets import register_dataset_version
+from finmaas_platform.services.drafts import void_drafts
 
 if TYPE_CHECKING:
     from finmaas_registry.dataset_import import ImportedDataset
@@ -69,7 +70,8 @@ def approve_request(session: Session, deps: Deps, caller: Caller, request_id: st
 
 
 def purge_request(session: Session, deps: Deps, caller: Caller, request_id: str) -> DeletionRequestRow:
-    """Takes the rows of every version that holds the row out of the registry. The versions' records stay.
+    """Takes the rows of every version that holds the row out of the registry. The versions' records stay; open drafts
+    of these datasets, and drafts with files of these versions, are void.
 
     Conflict before somebody else has approved the request.
     """
@@ -83,7 +85,12 @@ def purge_request(session: Session, deps: Deps, caller: Caller, request_id: str)
         )
     now = deps.clock.now()
     ids = [version["id"] for version in row.found["versions"]]
-    versions = session.scalars(scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.id.in_(ids))).unique()
+    query = scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.id.in_(ids))
+    versions = session.scalars(query).unique().all()
+    # What a draft was begun with, or its author has sent anew, may hold the row too.
+    names = {(version.dataset.project_id, version.dataset.name) for version in versions}
+    digests = {file["sha256"] for version in versions for file in version.files}
+    void_drafts(session, caller, now, row.tenant_id, names, digests)
     for version in versions:
         _purge_version(session, version)
         after = {"state": PURGED, "request": row.id}

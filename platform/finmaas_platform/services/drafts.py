@@ -6,9 +6,10 @@ of a version, which keeps them from being collected as garbage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -112,6 +113,7 @@ def commit(session: Session, caller: Caller, now: datetime, repo: Repo, change: 
     draft.parent, draft.request = head, request
     draft.revision = make_revision(digest_of(after))
     draft.message, draft.updated_at, draft.updated_by = change.message[:10_000], now, caller.name
+    draft.authors = _with_author(draft.authors, caller)
     note = {"ref": draft.ref, "revision": draft.revision, "files": len(after), "message": change.message[:200]}
     record_audit(
         session, caller, now, "draft.commit", draft.id, before={"revision": head}, after=note, tenant_id=draft.tenant_id
@@ -151,6 +153,7 @@ def release_model(
         files,
         base_version_id=base_version.id if base_version else None,
         description=description or draft.message,
+        co_authors=draft.authors,
     )
     close(session, caller, now, draft, row.ref)
     return row
@@ -169,6 +172,18 @@ def discard(session: Session, caller: Caller, now: datetime, draft: DraftRow) ->
     _remove(session, draft)
     before = {"ref": draft.ref, "revision": draft.revision}
     record_audit(session, caller, now, "draft.discard", draft.id, before=before, tenant_id=draft.tenant_id)
+
+
+def void_drafts(
+    session: Session, caller: Caller, now: datetime, tenant_id: str, names: Set[tuple[str, str]], digests: Set[str]
+) -> None:
+    """Drops the drafts of some datasets (project id and name), and those that hold one of some files."""
+    query = scoped(select(DraftRow), caller).where(DraftRow.tenant_id == tenant_id, DraftRow.kind == RepoKind.DATASET)
+    for draft in session.scalars(query).unique():
+        if (draft.project_id, draft.name) in names or any(file["sha256"] in digests for file in draft.files):
+            _remove(session, draft)
+            before = {"ref": draft.ref, "revision": draft.revision}
+            record_audit(session, caller, now, "draft.void", draft.id, before=before, tenant_id=tenant_id)
 
 
 def get_draft(session: Session, caller: Caller, kind: RepoKind, project: ProjectRow, name: str) -> DraftRow:
@@ -230,6 +245,7 @@ def _open(
         created_by=caller.name,
         updated_at=now,
         updated_by=caller.name,
+        authors=_with_author([], caller),
     )
     insert_unique(session, row, f"a draft of {project.ref}/{name} is open already")
     index_version(session, row.tenant_id, "draft", row.id, files)
@@ -243,6 +259,13 @@ def _index(session: Session, draft: DraftRow, before: Sequence[FileEntry], after
     if gone := held - wanted:
         unindex_version(session, draft.id, gone)
     index_version(session, draft.tenant_id, "draft", draft.id, [file for file in after if file.sha256 not in held])
+
+
+def _with_author(authors: Sequence[dict[str, Any]], caller: Caller) -> list[dict[str, Any]]:
+    """The authors of a draft, the caller among them; one who came with several tokens has all their holders."""
+    holders = {one["id"]: set(one["token_holders"]) for one in authors}
+    holders.setdefault(caller.id, set()).update(caller.token_holders)
+    return [{"id": name, "token_holders": sorted(held)} for name, held in holders.items()]
 
 
 def _remove(session: Session, draft: DraftRow) -> None:

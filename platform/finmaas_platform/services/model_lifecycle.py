@@ -32,7 +32,7 @@ from finmaas_platform.domain.model_versions import (
     check_move,
 )
 from finmaas_platform.domain.principals import Caller, Role
-from finmaas_platform.services.approval_rules import find_author, gather_facts, get_rules, to_person
+from finmaas_platform.services.approval_rules import find_authors, gather_facts, get_rules, to_person
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.models import find_alias, lock_version, select_aliases
 from finmaas_platform.services.signatures import store_signature
@@ -58,7 +58,8 @@ class Means:
 def judge_version(session: Session, caller: Caller, version: ModelVersionRow, means: Means) -> Verdict:
     """What the rules say of a version now, and whether the caller could be its approver; nothing is changed."""
     person = to_person(session, caller)
-    fault = find_four_eyes_fault(find_author(session, version), person)
+    faults = (find_four_eyes_fault(author, person) for author in find_authors(session, version))
+    fault = next((fault for fault in faults if fault), None)
     rules = get_rules(session, caller, version.model.project)
     return Verdict(decide_rules(rules, gather_facts(session, caller, version, person, means.trust)), fault)
 

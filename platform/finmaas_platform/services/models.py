@@ -57,6 +57,7 @@ def register_model_version(
     metrics: Mapping[str, Any] | None = None,
     description: str = "",
     author: Author | None = None,
+    co_authors: Sequence[Mapping[str, Any]] = (),
     materials: Mapping[str, Any] | None = None,
     parents: Sequence[ModelVersionRow] = (),
 ) -> ModelVersionRow:
@@ -95,6 +96,7 @@ def register_model_version(
         revision=1,
         author_id=author.id,
         author_token_holders=list(author.token_holders),
+        co_authors=[dict(one) for one in co_authors if one["id"] != author.id],
         materials=dict(materials or {}),
         job_id=job_id,
         dataset_version_id=dataset_version_id,

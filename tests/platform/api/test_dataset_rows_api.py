@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -197,6 +198,30 @@ class TestForget:
         given = {"filename": "rows.csv", "id_column": "who"}
         answer = site.client.post(URL, params=given, content=rows(*range(3, 50)), headers=site.engineer)
         assert (answer.status_code, answer.json()["request"]) == (422, made["id"])
+
+    def test_purge_leaves_no_draft_that_may_hold_the_row(self, site: Site) -> None:
+        site.send(rows(*range(30)))
+        for repo in ("default.intents", "default.elsewhere"):
+            body = json.dumps({"key": "header", "value": {"summary": "x"}}).encode() + b"\n"
+            made = {"name": repo, "organization": "default", "type": "dataset"}
+            if repo != "default.intents":
+                site.client.post("/api/repos/create", json=made, headers=site.engineer)
+            card = {"path": "README.md", "content": "eA==", "encoding": "base64"}
+            body += json.dumps({"key": "file", "value": card}).encode()
+            sent = site.client.post(f"/api/datasets/default/{repo}/commit/main", content=body, headers=site.engineer)
+            assert sent.status_code == 200, sent.text
+        url = "/api/datasets/default/default.intents/tree/draft/data"
+        assert site.client.get(url, headers=site.engineer).status_code == 200
+        request = self.ask(site)
+        path = f"/deletion-requests/{request['id']}"
+        site.call("POST", f"{path}/approve", headers=site.approver)
+        assert site.call("POST", f"{path}/purge").json()["state"] == "purged"
+        assert site.client.get(url, headers=site.engineer).status_code == 404
+        left = site.call("GET", "/drafts").json()["items"]
+        assert [draft["name"] for draft in left] == ["elsewhere"]
+        with read_unit(site.deps.sessions) as session:
+            actions = session.scalars(select(AuditEventRow.action)).all()
+        assert actions.count("draft.void") == 1
 
     def test_purge_needs_somebody_elses_approval(self, site: Site, make_principal: Callable[..., Headers]) -> None:
         first = site.send(rows(*range(30)))

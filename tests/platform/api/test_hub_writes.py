@@ -182,6 +182,22 @@ class TestFlow:
         assert (made["kind"], made["version"]) == ("adapter", 1)
 
 
+class TestAuthors:
+    def test_whoever_committed_to_a_draft_cannot_approve_what_it_became(
+        self, hub: HfApi, client: TestClient, engineer: Headers, folder: Path, make_principal: Callable[..., Headers]
+    ) -> None:
+        partner, other = make_principal("tenant-admin"), make_principal("approver")
+        hub.create_repo(ID)
+        hub.upload_folder(repo_id=ID, folder_path=folder, commit_message="first")
+        assert commit(client, partner, line("header", summary="card"), inline("README.md", b"# new")).status_code == 200
+        version = client.post(RELEASE, json={}, headers=engineer).json()
+        path = f"/api/v1/models/{version['ref'].replace('@', '/versions/')}"
+        assert client.post(f"{path}/validate", json={"note": "x"}, headers=engineer).status_code == 200
+        refused = client.post(f"{path}/approve", json={"note": "x"}, headers=partner)
+        assert (refused.status_code, "is its author" in refused.json()["detail"]) == (403, True), refused.text
+        assert client.post(f"{path}/approve", json={"note": "x"}, headers=other).status_code == 200
+
+
 class TestDatasets:
     RELEASE = "/api/v1/drafts/dataset/default/default/rows/release"
 
