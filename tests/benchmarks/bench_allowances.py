@@ -109,8 +109,9 @@ async def judge(world: World, allowance: str, limit: int, sent: list[Sent], took
     }
 
 
-def measure_hot_path(meters: int, rounds: int = 50_000) -> float:
-    """Microseconds of processor time that allowances cost one request, when none of them is near its end."""
+def measure_hot_path(meters: int, rounds: int = 50_000, *, headers: bool = False) -> float:
+    """Microseconds of processor time that allowances cost one request, its price included, when none of them is near
+    its end; with the `x-ratelimit-*` headers or without."""
     units = ["money", "tokens", "requests", "input_tokens", "output_tokens", "requests"]
     windows = ["month", "day", "minute", "day", "month", "day"]
     allowances = tuple(
@@ -129,11 +130,12 @@ def measure_hot_path(meters: int, rounds: int = 50_000) -> float:
         slice_.number = 1
     began = time.process_time()
     for _ in range(rounds):
-        if snapshot.allowances and book.plan(snapshot, key, route).meters:
+        if snapshot.allowances and (plan := book.plan(snapshot, key, route)).meters:
             prompt, output = bound_call("/v1/chat/completions", body, 4096)
-            hold = book.begin(snapshot, key, route, prompt, output, stepped=False)
-            assert hold.acquire(print)
-            book.cost(snapshot, key, route, 20, 0, 30, 0)
+            hold = book.begin(plan, prompt, output, stepped=False)
+            assert hold.acquire_at_once()
+            if headers:
+                hold.lines()
             hold.settle(20, 0, 30, 0)
     return (time.process_time() - began) / rounds * 1e6
 
@@ -154,6 +156,7 @@ def main() -> None:
         "gateways": options.gateways,
         "clients": options.clients,
         "cost_us_by_allowances": {str(n): round(measure_hot_path(n), 2) for n in (0, 1, 3, 6)},
+        "cost_us_with_headers": {str(n): round(measure_hot_path(n, headers=True), 2) for n in (1, 3, 6)},
         **asyncio.run(exhaust(options.gateways, options.clients, options.budget, options.seed)),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

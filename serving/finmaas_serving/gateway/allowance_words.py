@@ -62,6 +62,25 @@ def limit_headers(name: bytes, slice_: Slice, left: int, now: float) -> list[Hea
     ]
 
 
+class LimitWords:
+    """The same headers of one allowance as lines of a head, all but what changes written once."""
+
+    __slots__ = ("_after", "_before", "_is_money")
+
+    def __init__(self, allowance: Allowance) -> None:
+        name = HEADER_NAMES[allowance.unit]
+        limit = show_amount(allowance, allowance.limit).partition(" ")[0].encode()
+        self._before = b"x-ratelimit-limit-%b: %b\r\nx-ratelimit-remaining-%b: " % (name, limit, name)
+        self._after = b"\r\nx-ratelimit-reset-%b: " % name
+        self._is_money = allowance.unit == "money"
+
+    def lines(self, left: int, renews_s: float) -> bytes:
+        """`renews_s`: when its window ends."""
+        rest = show_money(left) if self._is_money else str(left)
+        reset = math.ceil(renews_s) if renews_s > 1 else 1
+        return b"%b%b%b%ds\r\n" % (self._before, rest.encode(), self._after, reset)
+
+
 def describe(allowance: Allowance) -> str:
     """An allowance as its owner knows it."""
     whom = allowance.label or f"{allowance.scope} {allowance.scope_id}"

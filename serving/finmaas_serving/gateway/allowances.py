@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from finmaas_core.errors import Unavailable
 from finmaas_core.prices import EVERY_MODEL, Price, choose_price
 from finmaas_core.windows import WindowKind, find_window, local_date
-from finmaas_serving.gateway.allowance_words import describe, ledger_away
-from finmaas_serving.gateway.holds import Hold
+from finmaas_serving.gateway.allowance_words import HEADER_NAMES, LimitWords, describe, ledger_away
+from finmaas_serving.gateway.holds import Hold, place_of_sum
 from finmaas_serving.gateway.slices import Slice, fail_waiters, renew
 from finmaas_serving.gateway.snapshot import Allowance, Calendar, Key, Route, Snapshot
 
@@ -30,21 +30,35 @@ MAX_CHARGES = 24  # what a usage record has room for
 class Meter:
     """One allowance as this gateway spends it."""
 
-    __slots__ = ("allowance", "calendar", "kind", "slice")
+    __slots__ = ("allowance", "calendar", "is_standing", "kind", "slice", "words")
 
     def __init__(self, allowance: Allowance, calendar: Calendar) -> None:
         self.allowance = allowance
         self.calendar = calendar
         self.kind = WindowKind(allowance.window)
+        self.is_standing = self.kind.is_standing
         self.slice: Slice | None = None
+        self.words: LimitWords | None = None  # of the headers that tell what is left
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
-    """What the calls of one key to one endpoint spend."""
+    """What the calls of one key to one endpoint spend, and at which prices; made once, priced once a day.
+
+    `spends` tells of each meter which of a call's sums it counts (`holds.py`); sums of money come last, one for each of
+    `currencies`. The first of those is the tenant's own, or empty where its calendar is not known.
+    """
 
     meters: tuple[Meter, ...]
+    spends: tuple[tuple[Meter, int], ...]
+    shown: tuple[tuple[int, ...], ...]  # places of meters that are told under one name
     calendar: Calendar  # the caller's tenant's
+    model: str
+    currencies: tuple[str, ...]
+    prices: tuple[Price | None, ...] = ()
+    since: float = math.inf  # the prices hold from here …
+    until: float = -math.inf  # … to here
+    sound: bool = False  # calls can be kept within all of them
 
 
 class Book:
@@ -74,26 +88,17 @@ class Book:
             found = self._plans[key.key_id, route.endpoint_id] = self._make_plan(snapshot, key, route)
         return found
 
-    def price(self, snapshot: Snapshot, calendar: Calendar, model: str, currency: str, now: float) -> Price | None:
-        """The price of a model that is valid on the caller's day; the one for every model where it has none."""
-        prices = snapshot.prices
-        if not prices:
-            return None
-        day = self._day(calendar.time_zone, now)
-        own = choose_price(prices.get((model, currency), ()), day)
-        return own or choose_price(prices.get((EVERY_MODEL, currency), ()), day)
-
     def cost(
         self, snapshot: Snapshot, key: Key, route: Route, prompt: int, cached: int, output: int, reasoning: int
     ) -> tuple[int | None, str | None]:
         """What a request costs in its tenant's money; None where there is no price."""
         if not snapshot.prices:
             return None, None
-        calendar = snapshot.calendars.get(key.tenant_id)
-        if calendar is None:
-            return None, None
-        price = self.price(snapshot, calendar, route.name, calendar.currency, self.now())
-        return (price.cost(prompt, cached, output, reasoning), calendar.currency) if price else (None, None)
+        plan, now = self.plan(snapshot, key, route), self.now()
+        if not plan.since <= now < plan.until:
+            self._set_prices(plan, now)
+        price = plan.prices[0]
+        return (price.cost(prompt, cached, output, reasoning), plan.calendar.currency) if price else (None, None)
 
     def slice_of(self, meter: Meter, now: float) -> Slice:
         """The slice of the window that holds `now`."""
@@ -117,24 +122,14 @@ class Book:
         self.wanted.add(slice_)
         self.wake()
 
-    def begin(self, snapshot: Snapshot, key: Key, route: Route, prompt: int, output: int, *, stepped: bool) -> Hold:
-        """The hold of a call that may use so much; nothing is reserved yet. Unavailable when it cannot be priced."""
-        plan = self.plan(snapshot, key, route)
-        now = self.now()
-        hold = Hold(self, plan, prompt, output, stepped=stepped)
-        for meter in plan.meters:
-            if meter.allowance.unit == "money":
-                currency = meter.allowance.currency
-                price = self.price(snapshot, plan.calendar, route.name, currency, now)
-                if price is None:
-                    raise Unavailable(
-                        f"{describe(meter.allowance)} cannot be kept: `{route.name}` has no price in {currency}; "
-                        "ask the platform's administrator to set one",
-                        openai_code="price_missing",
-                        retry_after_s=60,
-                    )
-                hold.prices[currency] = price
-        return hold
+    def begin(self, plan: Plan, prompt: int, output: int, *, stepped: bool) -> Hold:
+        """The hold of a call that may use so much; nothing is reserved yet. Unavailable when it cannot be kept."""
+        now = time.monotonic() + self.offset
+        if not plan.since <= now < plan.until:
+            self._set_prices(plan, now)
+        if not plan.sound:
+            raise _explain_unsound(plan)
+        return Hold(self, plan, prompt, output, now, stepped=stepped)
 
     def forget(self) -> None:
         """Drops every slice: the ledger has counted them as given back, or does not know them."""
@@ -154,7 +149,7 @@ class Book:
             if meter is None:
                 meter = Meter(allowance, calendar)
             elif meter.allowance != allowance or meter.calendar != calendar:
-                meter.allowance, meter.calendar = allowance, calendar
+                meter.allowance, meter.calendar, meter.words = allowance, calendar, None
             if meter.slice is not None:
                 meter.slice.allowance, meter.slice.closed = allowance, None
             self._meters[allowance.allowance_id] = meter
@@ -162,17 +157,64 @@ class Book:
         self._snapshot = snapshot
 
     def _make_plan(self, snapshot: Snapshot, key: Key, route: Route) -> Plan:
-        meters = [meter for meter in self._meters.values() if covers(meter.allowance, key, route)]
-        if sum(not meter.kind.is_standing for meter in meters) > MAX_CHARGES:
-            raise Unavailable(f"more than {MAX_CHARGES} allowances cover one call; delete some", retry_after_s=60)
-        return Plan(tuple(meters), snapshot.calendars.get(key.tenant_id, Calendar(key.tenant_id)))
+        meters = tuple(meter for meter in self._meters.values() if covers(meter.allowance, key, route))
+        own = snapshot.calendars.get(key.tenant_id)
+        calendar = own or Calendar(key.tenant_id)
+        paid = {meter.allowance.currency: None for meter in meters if meter.allowance.unit == "money"}
+        currencies = tuple({own.currency if own else "": None, **paid})
+        spends = tuple((meter, place_of_sum(meter.allowance, currencies)) for meter in meters)
+        return Plan(meters, spends, _group_by_name(meters), calendar, route.name, currencies)
 
-    def _day(self, zone: str, now: float) -> str:
+    def _set_prices(self, plan: Plan, now: float) -> None:
+        """The prices that are valid on the caller's day: a model's own, or those for every model where it has none."""
+        prices = self._snapshot.prices if self._snapshot is not None else {}
+        plan.since, plan.until, day = self._day(plan.calendar.time_zone, now)
+        plan.prices = tuple(
+            choose_price(prices.get((plan.model, currency), ()), day)
+            or choose_price(prices.get((EVERY_MODEL, currency), ()), day)
+            for currency in plan.currencies
+        )
+        plan.sound = _count_charges(plan) <= MAX_CHARGES and not _unpriced(plan)
+
+    def _day(self, zone: str, now: float) -> tuple[float, float, str]:
         held = self._days.get(zone)
         if held is None or not held[0] <= now < held[1]:
             start, end = find_window(WindowKind.DAY, now, zone)
             held = self._days[zone] = (start, end, local_date(now, zone).isoformat())
-        return held[2]
+        return held
+
+
+def _group_by_name(meters: tuple[Meter, ...]) -> tuple[tuple[int, ...], ...]:
+    groups: dict[bytes, list[int]] = {}
+    for place, meter in enumerate(meters):
+        name = HEADER_NAMES.get(meter.allowance.unit)
+        if name is not None and meter.kind is not WindowKind.NOW:
+            groups.setdefault(name, []).append(place)
+    return tuple(tuple(places) for places in groups.values())
+
+
+def _count_charges(plan: Plan) -> int:
+    return sum(not meter.kind.is_standing for meter in plan.meters)
+
+
+def _unpriced(plan: Plan) -> list[Meter]:
+    return [
+        meter
+        for meter in plan.meters
+        if meter.allowance.unit == "money" and plan.prices[plan.currencies.index(meter.allowance.currency)] is None
+    ]
+
+
+def _explain_unsound(plan: Plan) -> Unavailable:
+    if _count_charges(plan) > MAX_CHARGES:
+        return Unavailable(f"more than {MAX_CHARGES} allowances cover one call; delete some", retry_after_s=60)
+    allowance = _unpriced(plan)[0].allowance
+    return Unavailable(
+        f"{describe(allowance)} cannot be kept: `{plan.model}` has no price in {allowance.currency}; "
+        "ask the platform's administrator to set one",
+        openai_code="price_missing",
+        retry_after_s=60,
+    )
 
 
 def covers(allowance: Allowance, key: Key, route: Route) -> bool:

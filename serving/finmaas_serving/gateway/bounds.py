@@ -22,6 +22,8 @@ _NOT_TEXT = (b"_url", b"image", b"audio", b"video", b"file")
 def bound_call(path: str, body: CallBody, max_model_len: int | None) -> tuple[int, int]:
     """Tokens of the prompt and of the answer at most, all choices together."""
     context = max_model_len or UNKNOWN_CONTEXT
+    if body.usual is not None and path not in SILENT:
+        return bound_usual(body.usual, len(body.raw), max_model_len)
     fields = body.fields
     prompts = max(1, body.choices // max(1, body.samples))
     size = TEMPLATE_TOKENS + sum([len(memoryview(value)) for value in fields.values()])
@@ -39,7 +41,7 @@ def bound_call(path: str, body: CallBody, max_model_len: int | None) -> tuple[in
 
 
 def bound_usual(usual: UsualChat, size_bytes: int, max_model_len: int | None) -> tuple[int, int]:
-    """The same for a chat of texts whose body is so long."""
+    """The same for texts and settings that have been read: the whole body is no shorter than its texts."""
     context = max_model_len or UNKNOWN_CONTEXT
     longest = context
     for limit in (usual.max_completion_tokens, usual.max_tokens):

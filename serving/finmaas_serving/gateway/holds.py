@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
-from finmaas_core.prices import Price
 from finmaas_core.windows import WindowKind
-from finmaas_serving.gateway.allowance_words import HEADER_NAMES, Header, ledger_away, limit_headers, refusal
+from finmaas_serving.gateway.allowance_words import LimitWords, ledger_away, refusal
 from finmaas_serving.gateway.slices import Slice, Waiter
 from finmaas_serving.gateway.snapshot import Allowance
 
 if TYPE_CHECKING:
-    from finmaas_serving.gateway.allowances import Book, Plan
+    from finmaas_serving.gateway.allowances import Book, Meter, Plan
 
 Done = Callable[[FinmaasError | None], None]
 STEP_TOKENS = 256
+_SUMS = {"requests": 0, "input_tokens": 1, "output_tokens": 2, "tokens": 3, "concurrency": 4}
+_MONEY = len(_SUMS)
+
+
+def place_of_sum(allowance: Allowance, currencies: Sequence[str]) -> int:
+    """Which of a call's sums an allowance counts: of `Hold.most` while it runs, of `Hold.used` when it is over."""
+    return _MONEY + currencies.index(allowance.currency) if allowance.unit == "money" else _SUMS[allowance.unit]
 
 
 class Hold:
     """What one call has reserved. `acquire` gives True, or later calls `done` once: with None, or with the reason."""
 
     __slots__ = (
-        "_book", "_done", "_fresh", "_missing", "amounts", "epoch", "output", "plan", "prices", "prompt", "slices",
-        "starts", "step", "target", "whole",
+        "_begun", "_book", "_done", "_fresh", "_missing", "amounts", "cost", "epoch", "output", "plan", "prices",
+        "prompt", "slices", "starts", "step", "target", "whole",
     )  # fmt: skip
 
-    def __init__(self, book: Book, plan: Plan, prompt: int, output: int, *, stepped: bool) -> None:
+    def __init__(self, book: Book, plan: Plan, prompt: int, output: int, now: float, *, stepped: bool) -> None:
         self._book = book
         self.plan = plan
+        self.prices = plan.prices  # of the day on which it began
         self.epoch = book.epoch
         self.prompt = prompt
         self.whole = output  # the most the answer may have
         self.step = STEP_TOKENS
         self.target = min(output, STEP_TOKENS) if stepped else output
         self.output = 0  # tokens of the answer that are reserved
-        self.prices: dict[str, Price] = {}
-        self.amounts = [0] * len(plan.meters)
-        self.slices: list[Slice | None] = [None] * len(plan.meters)
-        self.starts = [0] * len(plan.meters)
+        self.cost: int | None = None  # in the tenant's own money, once it is settled and where there is a price
+        self.amounts: list[int] = []  # what is reserved, of which slice, in which minute: by the plan's meters
+        self.slices: list[Slice | None] = []
+        self.starts: list[int] = []
+        self._begun = now
         self._done: Done | None = None
         self._fresh: list[int] = []  # what the present acquisition took, by place
         self._missing: list[tuple[Slice, Waiter]] = []
@@ -48,13 +58,42 @@ class Hold:
     def waiting(self) -> bool:
         return self._done is not None
 
+    def acquire_at_once(self) -> bool:
+        """The first acquisition where no slice is near its end: as nearly always. False: nothing was done."""
+        now, most = self._begun, self._most(self.target)
+        slices: list[Slice | None] = []
+        for meter, place in self.plan.spends:
+            slice_ = meter.slice
+            if (
+                slice_ is None or slice_.tight or most[place] > slice_.idle or slice_.waiters
+                or slice_.closed is not None or not slice_.start <= now < slice_.end
+            ):  # fmt: skip
+                return False
+            slices.append(slice_)
+        self.slices, self.output = slices, self.target
+        amounts, starts = self.amounts, self.starts
+        for meter, place in self.plan.spends:
+            slice_, amount = meter.slice, most[place]
+            assert slice_ is not None
+            slice_.idle -= amount
+            slice_.reserved += amount
+            amounts.append(amount)
+            starts.append(slice_.start)
+            if slice_.idle < slice_.low and not slice_.asking:
+                self._book.want(slice_)
+        return True
+
     def acquire(self, done: Done) -> bool:
         """Reserves up to `target` tokens of answer. True: it is there. LimitReached: for certain there is no more."""
         book, now = self._book, self._book.now()
         lacking: list[tuple[int, Slice, int]] = []
         needs: list[tuple[int, Slice, int]] = []
-        for place, meter in enumerate(self.plan.meters):
-            amount = self._bound(meter.allowance, self.target) - self.amounts[place]
+        most = self._most(self.target)
+        if not self.slices:
+            self.amounts, self.starts = [0] * len(self.plan.meters), [0] * len(self.plan.meters)
+            self.slices = [None] * len(self.plan.meters)
+        for place, (meter, sum_) in enumerate(self.plan.spends):
+            amount = most[sum_] - self.amounts[place]
             slice_ = self.slices[place] or book.slice_of(meter, now)
             if amount <= 0:
                 continue
@@ -121,14 +160,16 @@ class Hold:
     def settle(self, prompt: int, cached: int, output: int, reasoning: int) -> list[tuple[int, int]]:
         """Gives back what was not used. The charges: what was used of each slice that the ledger has to settle."""
         charges: list[tuple[int, int]] = []
-        for place, meter in enumerate(self.plan.meters):
+        used = self._used(prompt, cached, output, reasoning)
+        self.cost = used[_MONEY] if self.prices[0] is not None else None
+        for place, (meter, sum_) in enumerate(self.plan.spends):
             slice_ = self.slices[place]
             if slice_ is None:
                 continue
-            used = self._used(meter.allowance, prompt, cached, output, reasoning)
-            self._close(place, slice_, used)
-            if not meter.kind.is_standing and used:
-                charges.append((slice_.number, used))
+            amount = used[sum_]
+            self._close(place, slice_, amount)
+            if amount and not meter.is_standing:
+                charges.append((slice_.number, amount))
         return charges
 
     def release(self) -> None:
@@ -137,40 +178,41 @@ class Hold:
             if slice_ is not None:
                 self._close(place, slice_, 0)
 
-    def headers(self) -> list[Header]:
-        """What is left of requests and tokens, under OpenAI's names; of several windows the one with least left."""
-        found: dict[bytes, tuple[int, Slice]] = {}
-        for slice_ in self.slices:
-            if slice_ is None or slice_.kind is WindowKind.NOW:
-                continue
-            name = HEADER_NAMES.get(slice_.allowance.unit)
-            left = slice_.idle + slice_.pool
-            if name is not None and (name not in found or left < found[name][0]):
-                found[name] = (left, slice_)
-        now = self._book.now()
-        return [header for name, (left, slice_) in found.items() for header in limit_headers(name, slice_, left, now)]
+    def lines(self) -> bytes:
+        """Headers that tell what is left of requests, tokens and money; of several windows the one with least left."""
+        now, out = time.monotonic() + self._book.offset, b""
+        for places in self.plan.shown:
+            told: Meter | None = None
+            least = math.inf
+            for place in places:
+                slice_ = self.slices[place]
+                if slice_ is not None and (left := slice_.idle + slice_.pool) < least:
+                    told, least, ends = self.plan.meters[place], left, slice_.end
+            if told is not None:
+                words = told.words
+                if words is None:
+                    words = told.words = LimitWords(told.allowance)
+                out += words.lines(int(least), ends - now)
+        return out
 
-    def _bound(self, allowance: Allowance, output: int) -> int:
-        unit = allowance.unit
-        if unit == "money":
-            return self.prices[allowance.currency].most(self.prompt, output)
-        if unit == "input_tokens":
-            return self.prompt
-        if unit == "output_tokens":
-            return output
-        return self.prompt + output if unit == "tokens" else 1
+    def _most(self, output: int) -> list[int]:
+        """The sums of a call whose answer may have so many tokens."""
+        prompt, prices = self.prompt, self.prices
+        price = prices[0]
+        sums = [1, prompt, output, prompt + output, 1, price.most(prompt, output) if price is not None else 0]
+        if len(prices) > 1:
+            sums += [one.most(prompt, output) if one is not None else 0 for one in prices[1:]]
+        return sums
 
-    def _used(self, allowance: Allowance, prompt: int, cached: int, output: int, reasoning: int) -> int:
-        unit = allowance.unit
-        if unit == "money":
-            return self.prices[allowance.currency].cost(prompt, cached, output, reasoning)
-        if unit == "input_tokens":
-            return prompt
-        if unit == "output_tokens":
-            return output
-        if unit == "tokens":
-            return prompt + output
-        return 0 if unit == "concurrency" else 1
+    def _used(self, prompt: int, cached: int, output: int, reasoning: int) -> list[int]:
+        """The sums of a call that is over; one that has ended does not run."""
+        prices = self.prices
+        price = prices[0]
+        cost = price.cost(prompt, cached, output, reasoning) if price is not None else 0
+        sums = [1, prompt, output, prompt + output, 0, cost]
+        if len(prices) > 1:
+            sums += [one.cost(prompt, cached, output, reasoning) if one is not None else 0 for one in prices[1:]]
+        return sums
 
     def _take(self, place: int, slice_: Slice, amount: int) -> None:
         slice_.idle -= amount

@@ -10,7 +10,6 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
-from finmaas_serving.gateway import wire
 from finmaas_serving.gateway.bounded import Bounded
 from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.errors import problem_of
@@ -57,13 +56,16 @@ class Spending(Journey):
     def _reserve(self) -> bool:
         gateway, route, book = self._gateway, self._route, self._gateway.allowances
         snapshot = gateway.snapshots.current
-        if not snapshot.allowances or self._role == SHADOW or not book.plan(snapshot, self._key, route).meters:
+        if not snapshot.allowances or self._role == SHADOW:
+            return True
+        plan = book.plan(snapshot, self._key, route)
+        if not plan.meters:
             return True
         path = self._shape.path
         prompt, output = bound_call(path, self._body, route.max_model_len)
         stepped = self._body.stream and path in STEPPED
-        self._hold = book.begin(snapshot, self._key, route, prompt, output, stepped=stepped)
-        return self._hold.acquire(self.admitted)
+        self._hold = hold = book.begin(plan, prompt, output, stepped=stepped)
+        return hold.acquire_at_once() or hold.acquire(self.admitted)
 
     def admitted(self, error: FinmaasError | None) -> None:
         """The ledger has answered."""
@@ -137,19 +139,22 @@ class Spending(Journey):
             charge(self._gateway, self._key, self._route, self._hold, record, usage)
 
     def _allowance_lines(self) -> bytes:
-        return wire.header_lines(self._hold.headers()) if self._hold is not None else b""
+        return self._hold.lines() if self._hold is not None else b""
 
 
 def charge(gateway: Gateway, key: Key, route: Route, hold: Hold | None, record: UsageRecord, usage: Usage) -> None:
     """Prices a record, settles what was reserved, and notes what the ledger has to settle."""
     prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
     reasoning = record.reasoning_tokens = usage.reasoning_tokens
-    snapshot = gateway.snapshots.current
-    if snapshot.prices:
+    if hold is None:
+        snapshot = gateway.snapshots.current
         record.cost_nano, record.currency = gateway.allowances.cost(
             snapshot, key, route, prompt, cached, output, reasoning
         )
-    if hold is not None:
+        return
+    if hold.waiting:
         hold.leave()
-        record.charges = hold.settle(prompt, cached, output, reasoning)
-        record.epoch = hold.epoch if record.charges else 0
+    record.charges = hold.settle(prompt, cached, output, reasoning)
+    record.epoch = hold.epoch if record.charges else 0
+    if hold.cost is not None:
+        record.cost_nano, record.currency = hold.cost, hold.plan.calendar.currency

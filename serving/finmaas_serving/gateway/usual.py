@@ -181,8 +181,9 @@ class UsualCall:
         gateway, route, usual = self._gateway, self._way.route, self._usual
         prompt, output = bound_usual(usual, len(self._raw), route.max_model_len)
         book = gateway.allowances
-        self._hold = book.begin(gateway.snapshots.current, self._key, route, prompt, output, stepped=False)
-        return self._hold.acquire(self._admitted)
+        plan = book.plan(gateway.snapshots.current, self._key, route)
+        self._hold = hold = book.begin(plan, prompt, output, stepped=False)
+        return hold.acquire_at_once() or hold.acquire(self._admitted)
 
     def _admitted(self, error: FinmaasError | None) -> None:
         if self._call is not None:
@@ -292,7 +293,7 @@ class UsualCall:
             self._replica.note_answer()
         lines = way.route.served
         if self._hold is not None:
-            lines += wire.header_lines(self._hold.headers())
+            lines += self._hold.lines()
         gateway.running -= 1
         record = self._record(usage, claim)
         gateway.tally.observe(way.route.name, self._key.project, record)

@@ -58,7 +58,7 @@ def fill(book: Book, shot: Snapshot, amount: int, *, tight: bool = False) -> lis
 
 
 def begin(book: Book, shot: Snapshot, prompt: int, output: int, *, stepped: bool = False) -> Hold:
-    return book.begin(shot, KEY_, ROUTE, prompt, output, stepped=stepped)
+    return book.begin(book.plan(shot, KEY_, ROUTE), prompt, output, stepped=stepped)
 
 
 class TestHold:
