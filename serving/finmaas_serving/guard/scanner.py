@@ -7,7 +7,7 @@ match: after a candidate that fails its check, the search goes on one character 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule, automato
 
 MAX_RULE_LENGTH = 1000
 MAX_LEARNT = 20_000
+MAX_KEPT_CHARS = 64  # of a piece whose measure is kept
 NOT_PLAIN_JSON = r'\\|"tool_calls"|"reasoning|"refusal":"|logprobs":[{\[]|token_ids":\['
 _WORD = re.compile(rb"[0-9A-Za-z]*")
 
@@ -80,9 +81,12 @@ class Scanner:
             found += _locate(self._located[index], data, before, after)
         return _in_characters(data, _drop_overlaps(found))
 
-    def held_from(self, text: str) -> int:
-        """Where the end of a growing text begins that may still become part of a match; `len(text)`: nowhere."""
-        return self._tails.held_from(text)
+    def extend(self, runs: Sequence[int], piece: str) -> tuple[list[int], int]:
+        """A growing text goes on with a piece: how far back from its end may become part of a match.
+
+        `runs` is what the piece before gave, empty at the beginning.
+        """
+        return self._tails.extend(runs, piece)
 
 
 def check_pattern(rule: TextRule) -> None:
@@ -174,37 +178,53 @@ def _compile(rule: TextRule, order: int = 0) -> _Located:
     return _Located(order, rule, regex, regex.groups > 0)
 
 
+_Piece = tuple[tuple[int, ...], list[int], int]
+"""Alphabets that hold all of a piece; by alphabet, how far its end runs in one that does not; how far those reach."""
+
+
 class _Tails:
-    """Alphabets and lengths of rules, as bits: walking back from the end, a rule falls out where its own is left."""
+    """Alphabets of rules and the longest match of each: how far the end of a growing text may belong to a match.
+
+    A match over an alphabet reaches back as far as the text has run in that alphabet, and no farther than its longest.
+    What a piece does to those runs is found once: engines say the same pieces again and again.
+    """
 
     def __init__(self, rules: Sequence[TextRule]) -> None:
         longest: dict[str, int] = {}
         for rule in rules:
             longest[rule.alphabet] = max(rule.max_length, longest.get(rule.alphabet, 0))
         self._classes = [_compile_class(alphabet, rules) for alphabet in longest]
-        reach = max(longest.values(), default=0)
-        # For each distance from the end, the alphabets whose rules may still reach that far.
-        self._alive = [
-            sum(1 << bit for bit, length in enumerate(longest.values()) if length > distance)
-            for distance in range(reach + 1)
-        ]
+        self._longest = [*longest.values()]
         self._masks: dict[str, int] = {}
+        self._pieces: dict[str, _Piece] = {}
 
-    def held_from(self, text: str) -> int:
-        masks, alive = self._masks, -1
-        at = len(text)
-        for limit in self._alive:
-            if not at:
-                break
-            char = text[at - 1]
-            mask = masks.get(char)
+    def extend(self, runs: Sequence[int], piece: str) -> tuple[list[int], int]:
+        known = self._pieces.get(piece)
+        whole, within, reach = known if known is not None else self._measure(piece)
+        after = within.copy()
+        longest, size = self._longest, len(piece)
+        for at in whole:
+            run = after[at] = (runs[at] if runs else 0) + size
+            if reach < run:
+                reach = max(reach, min(run, longest[at]))
+        return after, reach
+
+    def _measure(self, piece: str) -> _Piece:
+        within = [0] * len(self._classes)
+        alive = (1 << len(within)) - 1
+        for run, char in enumerate(reversed(piece)):
+            mask = self._masks.get(char)
             if mask is None:
                 mask = self._learn(char)
-            alive &= mask & limit
-            if not alive:
-                break
-            at -= 1
-        return at
+            for at in _bits(alive & ~mask):
+                within[at] = run
+            alive &= mask
+        found = tuple(_bits(alive)), within, max(map(min, within, self._longest), default=0)
+        if len(piece) <= MAX_KEPT_CHARS:
+            if len(self._pieces) >= MAX_LEARNT:
+                self._pieces.clear()
+            self._pieces[piece] = found
+        return found
 
     def _learn(self, char: str) -> int:
         if len(self._masks) >= MAX_LEARNT:
@@ -212,6 +232,14 @@ class _Tails:
         mask = sum(1 << bit for bit, one in enumerate(self._classes) if one.fullmatch(char) is not None)
         self._masks[char] = mask
         return mask
+
+
+def _bits(number: int) -> Iterator[int]:
+    """The places of the ones, lowest first."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
 
 
 def compile_set(patterns: Sequence[str]) -> re2.Set:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from finmaas_core.text_rules import CONTEXT_CHARS, unmask_text
 from finmaas_serving.guard.scanner import Hit, Scanner
@@ -17,12 +17,13 @@ Replace = Callable[[Hit, str], str]
 class TextWindow:
     """`feed` pieces, then `flush`: what they give, joined, is what `replace_all` gives for the whole text."""
 
-    __slots__ = ("_before", "_held", "_replace", "_scanner")
+    __slots__ = ("_before", "_held", "_replace", "_runs", "_scanner")
 
     def __init__(self, scanner: Scanner, replace: Replace) -> None:
         self._scanner = scanner
         self._replace = replace
         self._held = ""
+        self._runs: Sequence[int] = ()  # how far the text has run in each rule's alphabet
         self._before = ""  # the last of what was let go, as it came
 
     def feed(self, piece: str) -> str:
@@ -30,7 +31,12 @@ class TextWindow:
         text = self._join(piece)
         if not text:
             return ""
-        return self._let_go(text, self._scanner.held_from(text), LOOKAHEAD_CHARS)
+        held = self._held
+        if text.startswith(held):
+            self._runs, reach = self._scanner.extend(self._runs, text[len(held) :])
+        else:  # a disguise went from what was held
+            self._runs, reach = self._scanner.extend((), text)
+        return self._let_go(text, max(0, len(text) - reach), LOOKAHEAD_CHARS)
 
     def flush(self) -> str:
         """The rest, when no more comes."""

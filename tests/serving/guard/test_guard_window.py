@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
+import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +34,22 @@ def screen_whole(text: str) -> str:
         out += [plain[done : hit.start], replace(hit, plain[hit.start : hit.end])]
         done = hit.end
     return "".join(out) + plain[done:]
+
+
+@given(st.lists(st.text(st.sampled_from("a1 .@中你好-+:/９　"), max_size=9), max_size=12))
+def test_what_is_held_is_what_may_belong_to_a_match(pieces: list[str]) -> None:
+    """As far as the text runs in some rule's alphabet: piece by piece, at once, and counted by hand."""
+    runs: Sequence[int] = ()
+    reach = 0
+    for piece in pieces:
+        runs, reach = SCANNER.extend(runs, piece)
+    text = "".join(pieces)
+    assert (reach if text else 0) == SCANNER.extend((), text)[1]
+    runs_by_hand = (
+        len(list(itertools.takewhile(re2.compile(f"(?s:[{rule.alphabet}])").fullmatch, reversed(text))))
+        for rule in SCANNER.rules
+    )
+    assert SCANNER.extend((), text)[1] == max(map(min, runs_by_hand, (rule.max_length for rule in SCANNER.rules)))
 
 
 @settings(max_examples=150, deadline=None)
