@@ -17,6 +17,11 @@ import pytest
 if TYPE_CHECKING:
     from finmaas_registry.s3_client import S3Address
 
+# Settings of whoever runs the tests are not those of the tests: the environment would win over what they set.
+for _name in [name for name in os.environ if name.startswith("FINMAAS_")]:
+    if not _name.startswith(("FINMAAS_TEST_", "FINMAAS_DATA")):
+        del os.environ[_name]
+
 ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no Node.js", "no real data", "no S3 server")
 _forbidden_skips: list[str] = []
 
