@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -130,6 +131,15 @@ def write_secret(path: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     scratch.replace(path)
+
+
+def make_secret(path: Path, text: str) -> None:
+    """Writes a secret unless there is one: of several processes that try at once, one succeeds."""
+    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
+    write_secret(fresh, text)
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(fresh)
+    fresh.unlink()
 
 
 def read_secret(path: Path) -> str:

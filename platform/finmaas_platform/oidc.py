@@ -84,9 +84,15 @@ class OidcVerifier:
             return self._document
 
     def _find_key(self, kid: str) -> Any:
-        with self._lock:
+        """A key that is held serves at once; while one thread asks for the keys anew, the others go on with it."""
+        held = self._keys.get(kid)
+        if not self._lock.acquire(blocking=held is None):
+            return held
+        try:
             self._refresh(kid)
             return self._keys.get(kid)
+        finally:
+            self._lock.release()
 
     def _refresh(self, kid: str) -> None:
         age = time.monotonic() - self._fetched_at

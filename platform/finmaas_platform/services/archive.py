@@ -17,7 +17,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Corrupt, NotAllowed, NotFound
-from finmaas_core.home import Home, read_secret, write_secret
+from finmaas_core.home import Home, make_secret, read_secret
 from finmaas_platform.db.archive import ArchiveRecordRow
 from finmaas_platform.db.base import insert_missing
 from finmaas_platform.db.scope import scoped
@@ -29,7 +29,7 @@ from finmaas_platform.services.projects import get_project
 def read_archive_key(home: Home) -> X25519PrivateKey:
     """The key that opens what was kept, made at its first use."""
     if not home.archive_key.exists():
-        write_secret(home.archive_key, X25519PrivateKey.generate().private_bytes_raw().hex())
+        make_secret(home.archive_key, X25519PrivateKey.generate().private_bytes_raw().hex())
     return X25519PrivateKey.from_private_bytes(bytes.fromhex(read_secret(home.archive_key)))
 
 
@@ -53,14 +53,13 @@ def open_kept(
     session: Session, caller: Caller, key: X25519PrivateKey, now: datetime, kept_id: str, reason: str
 ) -> bytes:
     """The text of a record, its reading noted in the audit. NotFound; Corrupt when it was changed or moved."""
-    from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+    from finmaas_serving.gateway.archive import SUITE, binding  # the other half: what is sealed there is opened here
 
     row = session.scalar(select_kept(session, caller).where(ArchiveRecordRow.id == kept_id))
     if row is None or row.expires_at <= now:
         raise NotFound(f"nothing is kept under {kept_id[:200]}; it may have been forgotten in its time")
-    bound = "\0".join(("finmaas archive v1", row.id, row.tenant_id, row.project_id)).encode()
     try:
-        text = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM).decrypt(row.sealed, key, bound)
+        text = SUITE.decrypt(row.sealed, key, binding(row.id, row.tenant_id, row.project_id))
     except (InvalidTag, ValueError) as error:
         raise Corrupt(f"{row.id} cannot be opened: it was changed, or sealed to another key") from error
     after = {"request_id": row.request_id, "part": row.part, "reason": reason}

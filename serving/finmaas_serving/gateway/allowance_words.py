@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from finmaas_core.errors import LimitReached, Unavailable
+from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
 from finmaas_core.prices import show_money
 from finmaas_core.windows import WindowKind
 from finmaas_serving.gateway.slices import Slice
@@ -37,6 +37,16 @@ def refusal(slice_: Slice, needed: int, now: float) -> LimitReached:
         openai_type="requests" if is_rate and allowance.unit in ("requests", "concurrency") else None,
         retry_after_s=renews_s,
         headers=tuple(limit_headers(HEADER_NAMES.get(allowance.unit, b"budget"), slice_, left, now)),
+    )
+
+
+def discreet(error: FinmaasError) -> FinmaasError:
+    """A refusal for a caller of another tenant: whose allowance it is, and how large, is its owner's business."""
+    if not isinstance(error, LimitReached):
+        return error
+    kept = {name: error.details.get(name) for name in ("openai_code", "openai_type", "retry_after_s")}
+    return LimitReached(
+        "the tenant that shares this endpoint has used up what it allows here; try again later, or ask it", **kept
     )
 
 

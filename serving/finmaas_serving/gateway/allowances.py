@@ -163,7 +163,7 @@ class Book:
         paid = {meter.allowance.currency: None for meter in meters if meter.allowance.unit == "money"}
         currencies = tuple({own.currency if own else "": None, **paid})
         spends = tuple((meter, place_of_sum(meter.allowance, currencies)) for meter in meters)
-        return Plan(meters, spends, _group_by_name(meters), calendar, route.name, currencies)
+        return Plan(meters, spends, _group_by_name(meters, calendar.tenant_id), calendar, route.name, currencies)
 
     def _set_prices(self, plan: Plan, now: float) -> None:
         """The prices that are valid on the caller's day: a model's own, or those for every model where it has none."""
@@ -184,11 +184,12 @@ class Book:
         return held
 
 
-def _group_by_name(meters: tuple[Meter, ...]) -> tuple[tuple[int, ...], ...]:
+def _group_by_name(meters: tuple[Meter, ...], tenant_id: str) -> tuple[tuple[int, ...], ...]:
+    """Places of what a caller of this tenant is told of: its own tenant's, by the name under which it is told."""
     groups: dict[bytes, list[int]] = {}
     for place, meter in enumerate(meters):
         name = HEADER_NAMES.get(meter.allowance.unit)
-        if name is not None and meter.kind is not WindowKind.NOW:
+        if name is not None and meter.kind is not WindowKind.NOW and meter.allowance.tenant_id == tenant_id:
             groups.setdefault(name, []).append(place)
     return tuple(tuple(places) for places in groups.values())
 

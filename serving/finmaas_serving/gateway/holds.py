@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from finmaas_core.errors import FinmaasError
 from finmaas_core.windows import WindowKind
-from finmaas_serving.gateway.allowance_words import LimitWords, ledger_away, refusal
+from finmaas_serving.gateway.allowance_words import LimitWords, discreet, ledger_away, refusal
 from finmaas_serving.gateway.slices import Slice, Waiter
 from finmaas_serving.gateway.snapshot import Allowance
 
@@ -58,6 +58,10 @@ class Hold:
     def waiting(self) -> bool:
         return self._done is not None
 
+    def _told(self, error: FinmaasError, allowance: Allowance) -> FinmaasError:
+        """What the caller is told: of its own tenant's allowances all, of another's that there is no more."""
+        return error if allowance.tenant_id == self.plan.calendar.tenant_id else discreet(error)
+
     def acquire_at_once(self) -> bool:
         """The first acquisition where no slice is near its end: as nearly always. False: nothing was done."""
         now, most = self._begun, self._most(self.target)
@@ -98,7 +102,7 @@ class Hold:
             if amount <= 0:
                 continue
             if slice_.closed is not None and amount > slice_.idle + slice_.closed:
-                raise refusal(slice_, amount, now)
+                raise self._told(refusal(slice_, amount, now), slice_.allowance)
             if slice_.tight or slice_.waiters or amount > slice_.idle:
                 lacking.append((place, slice_, amount))
             else:
@@ -130,11 +134,11 @@ class Hold:
             self.output = self.target
             self._finish(None)
 
-    def failed(self, error: FinmaasError) -> None:
+    def failed(self, error: FinmaasError, allowance: Allowance) -> None:
         """One of them cannot be had: what this acquisition took goes back."""
         self._leave()
         self._undo()
-        self._finish(error)
+        self._finish(self._told(error, allowance))
 
     def cancel(self) -> None:
         """Nobody waits any more: all goes back."""

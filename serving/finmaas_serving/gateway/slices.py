@@ -70,7 +70,7 @@ def fail_waiters(slice_: Slice, error: FinmaasError, count: int | None = None) -
     for waiter in list(slice_.waiters)[:count]:
         if waiter in slice_.waiters:
             slice_.waiters.remove(waiter)
-            waiter.hold.failed(error)
+            waiter.hold.failed(error, slice_.allowance)
 
 
 def returnable(slice_: Slice, now: float) -> int:

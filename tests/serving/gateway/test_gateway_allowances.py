@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from gateway_parts import (
     FakeReplica,
@@ -70,6 +71,27 @@ class TestHold:
         assert (tokens.idle, requests.idle) == (700, 999)
         assert hold.settle(20, 0, 30, 0) == [(1, 50), (2, 1)]
         assert (tokens.idle, tokens.reserved, requests.idle) == (950, 0, 999)
+
+    def test_another_tenants_allowance_is_not_told_of(self) -> None:
+        """A granted endpoint may have an allowance of its owner's."""
+        book, shot = Book(), snapshot(allowance("requests", "day", scope="model", scope_id="", model="a/b/c"))
+        foreign = msgspec.structs.replace(shot.allowances[0], tenant_id="ten_2", label="secret project")
+        shot = Snapshot(1, "", {}, {}, allowances=(foreign,), calendars=shot.calendars)
+        (slice_,) = fill(book, shot, 1)
+        hold = begin(book, shot, 1, 1)
+        assert hold.acquire(print)
+        assert hold.lines() == b""
+        slice_.closed = 0
+        with pytest.raises(LimitReached) as refused:
+            begin(book, shot, 1, 1).acquire(print)
+        assert refused.value.details["openai_code"] == "insufficient_quota"
+        for word in ("secret", "alw_", "1 of", "ten_2"):
+            assert word not in refused.value.message
+        slice_.closed = None
+        heard: list[FinmaasError | None] = []
+        assert not begin(book, shot, 1, 1).acquire(heard.append)
+        fail_waiters(slice_, refusal(slice_, 1, book.now()))
+        assert "secret" not in str(heard[0])
 
     def test_all_or_nothing(self) -> None:
         book, shot = Book(), snapshot(allowance("tokens", "month"), allowance("requests", "day"))
