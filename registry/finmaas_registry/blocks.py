@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from finmaas_core.errors import InvalidInput
 from finmaas_core.quantities import check_digest
 from finmaas_registry.parquet_pages import find_pages
+from finmaas_registry.store import BlobStore
 
 WHOLE_BYTES = 1 << 20
 """Files up to here are one block."""
@@ -69,6 +70,23 @@ def make_recipe(digest: str, blocks: Iterable[Block]) -> Recipe:
     if any(block.digest == digest for block in checked):
         raise InvalidInput(f"the file {digest} cannot be a block of itself")
     return Recipe(check_digest(digest), sum(block.size for block in checked), checked)
+
+
+def read_recipe(store: BlobStore, recipe: Recipe, offset: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from an offset on. The first block is opened at once, as `open` promises."""
+    parts = recipe.from_offset(offset)
+    first = next(parts, None)
+    opened = iter(()) if first is None else store.open(first[0].digest, first[1])
+    return _read_on(store, opened, parts)
+
+
+def _read_on(store: BlobStore, current: Iterator[bytes], rest: Iterator[tuple[Block, int]]) -> Iterator[bytes]:
+    """One block is opened ahead, so that a store that is far away sends it meanwhile."""
+    for block, start in rest:
+        coming = store.open(block.digest, start)
+        yield from current
+        current = coming
+    yield from current
 
 
 def plan_blocks(path: str, size: int, read: ReadAt) -> list[Span]:

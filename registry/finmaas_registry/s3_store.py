@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 from minio.datatypes import Part
@@ -22,11 +23,22 @@ from minio.error import S3Error
 
 from finmaas_core.errors import Corrupt, NotFound
 from finmaas_core.quantities import check_digest
+from finmaas_registry.blocks import MAX_BLOCK_BYTES
 from finmaas_registry.hashing import SideHasher
-from finmaas_registry.s3_client import S3Address, is_missing, make_client, naming_faults, patiently
+from finmaas_registry.s3_client import (
+    KNOWN_SHA256,
+    OTHER_BYTES,
+    S3Address,
+    is_missing,
+    make_client,
+    naming_faults,
+    patiently,
+)
 from finmaas_registry.sealing import PLAIN, Codec
 from finmaas_registry.store import CHUNK_BYTES, Stored, read_chunks
 
+WHOLE_BYTES = MAX_BLOCK_BYTES
+"""A blob up to here is one request; blocks of files are, so that only what was put whole comes in parts."""
 PART_BYTES = 16 << 20
 READ_BYTES = 8 << 20
 PARALLEL = 8
@@ -71,17 +83,17 @@ class S3Store:
 
     def put_expected(self, digest: str, chunks: Iterable[bytes]) -> Stored:
         check_digest(digest)
-        with _Check() as check, naming_faults(self.address):
-            parts = _cut(self._codecs[0].seal(check.watch(chunks)))
-            first = next(parts)
-            second = next(parts, None)
-            if second is not None:
-                self._put_parts(digest, _chain(first, second, parts), check)
-            else:
-                check.expect(digest)
-                if self._find_size(digest) is None:
-                    self._client._put_object(self._bucket, self._key(digest), first, _HEADERS.copy())  # noqa: SLF001
-            return Stored(digest, check.size)
+        stream = iter(chunks)
+        first = _take(stream, WHOLE_BYTES)
+        beyond = next(stream, None)
+        with naming_faults(self.address):
+            if beyond is None:
+                self._put_whole(digest, first)
+                return Stored(digest, sum(map(len, first)))
+            with _Check() as check:
+                sealed = self._codecs[0].seal(check.watch(chain(first, [beyond], stream)))
+                self._put_parts(digest, _cut(sealed), check)
+                return Stored(digest, check.size)
 
     def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:
         for codec in self._codecs:
@@ -151,6 +163,43 @@ class S3Store:
             raise
         return size
 
+    # --- writing in one request ---------------------------------------------------------------------------------
+
+    def _put_whole(self, digest: str, chunks: Sequence[bytes]) -> None:
+        is_plain = self._codecs[0] is PLAIN
+        is_held = self._find_size(digest) is not None
+        if is_held or not is_plain or not self._server_compares:
+            _check(digest, chunks)
+        if is_held:
+            return
+        key = self._key(digest)
+        if is_plain:
+            self._put_signed(key, digest, chunks)
+        else:
+            sealed = b"".join(self._codecs[0].seal(chunks))
+            patiently(lambda: self._client._put_object(self._bucket, key, sealed, _HEADERS.copy()))  # noqa: SLF001
+
+    def _put_signed(self, key: str, digest: str, chunks: Sequence[bytes]) -> None:
+        """The server is told the digest, signed, and refuses other bytes: nothing is hashed here."""
+        headers = _HEADERS | {KNOWN_SHA256: digest}
+        try:
+            patiently(lambda: self._client._put_object(self._bucket, key, chunks, headers.copy()))  # noqa: SLF001
+        except S3Error as error:
+            if error.code not in OTHER_BYTES:
+                raise
+            raise Corrupt(f"the bytes are not those of {digest}; read the file again and send it whole") from error
+
+    @cached_property
+    def _server_compares(self) -> bool:
+        """Whether the server refuses bytes that are not those of the signed digest. Tried once, with a blob that may
+        stay: its name is right, the digest that is signed is not."""
+        data, signed = b"finmaas", hashlib.sha256(b"other bytes").hexdigest()
+        try:
+            self._put_signed(self._key(hashlib.sha256(data).hexdigest()), signed, [data])
+        except Corrupt:
+            return True
+        return False
+
     # --- writing in parts ---------------------------------------------------------------------------------------
 
     def _put_parts(self, digest: str, parts: Iterator[bytes], check: _Check) -> None:
@@ -217,19 +266,12 @@ class S3Store:
     # --- reading in ranges --------------------------------------------------------------------------------------
 
     def _read(self, key: str, size: int, offset: int) -> Iterator[bytes]:
-        """Ranges in order, READ_PARALLEL of them under way."""
-        starts = iter(range(offset, size, READ_BYTES))
-        coming: deque[Future[bytes]] = deque()
-        try:
-            for start in starts:
-                coming.append(self._pool.submit(self._read_range, key, start, min(READ_BYTES, size - start)))
-                if len(coming) == READ_PARALLEL:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for future in coming:
-                future.cancel()
+        """Ranges in order, READ_PARALLEL of them under way; the first are asked for at once."""
+        ranges = (
+            self._pool.submit(self._read_range, key, start, min(READ_BYTES, size - start))
+            for start in range(offset, size, READ_BYTES)
+        )
+        return _in_order(deque(islice(ranges, READ_PARALLEL)), ranges)
 
     def _read_range(self, key: str, start: int, length: int) -> bytes:
         def ask() -> bytes:
@@ -263,6 +305,13 @@ class _Check(SideHasher):
             raise Corrupt(f"the bytes have the digest {found}, not {digest}; read the file again and send it whole")
 
 
+def _check(digest: str, chunks: Iterable[bytes]) -> None:
+    with _Check() as check:
+        for chunk in chunks:
+            check.update(chunk)
+        check.expect(digest)
+
+
 def _cut(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """A stream as parts of about PART_BYTES; at least one, which may be empty. They grow, so that MAX_PARTS suffice."""
     held: list[bytes] = []
@@ -288,7 +337,21 @@ def _pieces(chunk: bytes) -> Iterator[bytes]:
         yield bytes(view[start : start + PART_BYTES])
 
 
-def _chain(first: bytes, second: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield second
-    yield from rest
+def _in_order(coming: deque[Future[bytes]], later: Iterator[Future[bytes]]) -> Iterator[bytes]:
+    try:
+        while coming:
+            data = coming.popleft().result()
+            coming.extend(islice(later, 1))
+            yield data
+    finally:
+        for future in coming:
+            future.cancel()
+
+
+def _take(chunks: Iterator[bytes], size: int) -> list[bytes]:
+    """The first chunks of a stream, of so many bytes or more; fewer where it ends."""
+    taken: list[bytes] = []
+    while size > 0 and (chunk := next(chunks, None)) is not None:
+        taken.append(chunk)
+        size -= len(chunk)
+    return taken

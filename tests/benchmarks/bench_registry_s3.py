@@ -1,7 +1,7 @@
 """The S3 half of `make bench-registry`: our adapter against boto3's transfer and rclone on one server, file by file.
 
 Each side is a process of its own and ends when the server has confirmed the last byte (push), or the file is synced
-(pull). Ours also names a blob by its SHA-256 and so hashes it once more; the others do not.
+(pull). Ours cuts the file into blocks, as the platform does, and so hashes each, and the whole; the others do not.
 """
 
 from __future__ import annotations
@@ -25,25 +25,41 @@ ROOT = Path(__file__).parents[2]
 BOTO3 = ROOT / "build/bench-venv/bin/python"
 
 OURS = """
-import hashlib, os, sys
+import hashlib, json, os, sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from pydantic import SecretStr
-from finmaas_registry.s3_client import S3Address
-from finmaas_registry.s3_store import S3Store
+from finmaas_registry.blocks import Block, Recipe, plan_file, read_recipe
+from finmaas_registry.hashing import SideHasher
 from finmaas_registry.manifest import FileEntry
 from finmaas_registry.materialise import materialise
-from finmaas_registry.store import read_chunks
+from finmaas_registry.s3_client import S3Address
+from finmaas_registry.s3_store import S3Store
 what, path, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 e = os.environ
 keys = SecretStr(e["ACCESS"]), SecretStr(e["SECRET"])
 store = S3Store(S3Address(e["ENDPOINT"], e["BUCKET"], *keys, prefix=e["PREFIX"]))
+recipe_file = Path(e["RECIPE"])
 if what == "push":
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        store.put_expected(digest, read_chunks(file))
+    blocks, sending = [], deque()
+    with path.open("rb") as file, SideHasher() as whole, ThreadPoolExecutor(4) as pool:
+        view = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+        for span in plan_file(path):
+            data = view[span.start : span.start + span.size]
+            whole.update(data)
+            blocks.append((hashlib.sha256(data).hexdigest(), span.size))
+            if len(sending) == 4:
+                sending.popleft().result()
+            sending.append(pool.submit(store.put_expected, blocks[-1][0], [data]))
+        for future in sending:
+            future.result()
+        recipe_file.write_text(json.dumps([whole.hexdigest(), whole.size, blocks]))
 else:
-    materialise([FileEntry("file", key, store.stat(key))], store.open, path)
+    digest, size, blocks = json.loads(recipe_file.read_text())
+    recipe = Recipe(digest, size, tuple(Block(*block) for block in blocks))
+    materialise([FileEntry("file", digest, size)], lambda _: read_recipe(store, recipe), path)
 """
 
 THEIRS = """
@@ -116,6 +132,7 @@ def _run(side: str, what: str, path: Path, key: str, address: S3Address, rclone:
         "ENDPOINT": address.endpoint,
         "BUCKET": address.bucket,
         "PREFIX": address.prefix,
+        "RECIPE": str(path.parent / "recipe.json"),
         "ACCESS": address.access_key.get_secret_value(),
         "SECRET": address.secret_key.get_secret_value(),
     }

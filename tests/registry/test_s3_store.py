@@ -19,10 +19,10 @@ from minio.error import S3Error
 from pydantic import SecretStr
 from s3_server import own_prefix
 
-from finmaas_core.errors import EnvironmentFault, InvalidInput, StoreFull, Unavailable
+from finmaas_core.errors import Corrupt, EnvironmentFault, InvalidInput, StoreFull, Unavailable
 from finmaas_registry import s3_client
 from finmaas_registry.s3_client import S3Address, make_client, patiently
-from finmaas_registry.s3_store import PART_BYTES, READ_BYTES, S3Store
+from finmaas_registry.s3_store import PART_BYTES, READ_BYTES, WHOLE_BYTES, S3Store
 from finmaas_registry.store import read_chunks
 
 
@@ -147,6 +147,43 @@ store.put_expected(digest, chunks())
 """
 
 
+class TestOneRequest:
+    """Blobs up to WHOLE_BYTES: the server compares them with the digest that was signed."""
+
+    def test_the_server_refuses_other_bytes(self, address: S3Address) -> None:
+        store, digest = S3Store(address), hashlib.sha256(b"right").hexdigest()
+        assert store._server_compares
+        with pytest.raises(Corrupt, match="not those of"):
+            store.put_expected(digest, [b"wr", b"ong"])
+        assert store.stat(digest) is None
+
+    def test_a_server_that_takes_anything_is_not_trusted(
+        self, address: S3Address, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = S3Store(address)
+        put = store._client._put_object
+        monkeypatch.setattr(
+            store._client, "_put_object", lambda bucket, key, chunks, _: put(bucket, key, b"".join(chunks))
+        )
+        assert not store._server_compares
+        with pytest.raises(Corrupt, match="have the digest"):
+            store.put_expected("0" * 64, [b"wrong"])
+        assert [*store.list()] == [hashlib.sha256(b"finmaas").hexdigest()]
+
+    @pytest.mark.parametrize("compares", [True, False])
+    def test_whoever_names_a_blob_that_is_there_must_have_its_bytes(self, address: S3Address, compares: bool) -> None:
+        store = S3Store(address)
+        digest, _ = store.put([b"another tenant's"])
+        store.__dict__["_server_compares"] = compares
+        with pytest.raises(Corrupt):
+            store.put_expected(digest, [b"a guess"])
+
+    def test_an_empty_blob(self, address: S3Address) -> None:
+        store = S3Store(address)
+        assert store.put_expected(hashlib.sha256().hexdigest(), []).size == 0
+        assert b"".join(store.open(hashlib.sha256().hexdigest())) == b""
+
+
 class TestParts:
     def test_a_killed_upload_is_taken_up_where_it_was(
         self, address: S3Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +218,7 @@ class TestParts:
         assert b"".join(store.open(digest)) == data
 
     def test_two_writers_of_the_same_parts_both_succeed(self, address: S3Address) -> None:
-        data = os.urandom(3 * PART_BYTES)
+        data = os.urandom(WHOLE_BYTES + 2 * PART_BYTES)
         digest = hashlib.sha256(data).hexdigest()
         inner: list[int] = []
 

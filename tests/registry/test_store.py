@@ -88,7 +88,7 @@ class TestBlobStore:
 
     def test_refuses_many_parts_that_do_not_match(self, store: BlobStore) -> None:
         with pytest.raises(Corrupt):
-            store.put_expected(ABSENT, [b"x" * PART_BYTES] * 3)
+            store.put_expected(ABSENT, [b"x" * PART_BYTES] * 5)
         assert [*store.list()] == []
 
     def test_deletes(self, store: BlobStore) -> None:

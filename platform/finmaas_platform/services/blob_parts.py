@@ -11,8 +11,8 @@ from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.blob_touches import find_stale, touch
 from finmaas_platform.services.blobs import check_may_put, find_in_sight, record_put
-from finmaas_platform.services.kept_blobs import find_recipe, read_recipe
-from finmaas_registry.blocks import Block, Recipe, make_recipe
+from finmaas_platform.services.kept_blobs import find_recipe
+from finmaas_registry.blocks import Block, Recipe, make_recipe, read_recipe
 from finmaas_registry.hashing import SideHasher
 from finmaas_registry.store import BlobStore, Stored
 

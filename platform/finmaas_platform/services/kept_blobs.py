@@ -17,7 +17,7 @@ from finmaas_core.quantities import check_digest
 from finmaas_platform.db.base import SessionFactory, read_unit, unit_of_work
 from finmaas_platform.db.blobs import BlobRecipeRow
 from finmaas_platform.services.blob_touches import touch
-from finmaas_registry.blocks import Block, Recipe
+from finmaas_registry.blocks import Block, Recipe, read_recipe
 from finmaas_registry.store import BlobStore, Stored
 
 
@@ -77,20 +77,6 @@ def find_recipe(session: Session, digest: str) -> Recipe | None:
 def to_recipe(row: BlobRecipeRow) -> Recipe:
     """The row as the registry knows it."""
     return Recipe(row.digest, row.size_bytes, tuple(Block(digest, size) for digest, size in row.blocks))
-
-
-def read_recipe(store: BlobStore, recipe: Recipe, offset: int = 0) -> Iterator[bytes]:
-    """The bytes of a file from an offset on. The first block is opened at once, as `open` promises."""
-    parts = recipe.from_offset(offset)
-    first = next(parts, None)
-    opened = iter(()) if first is None else store.open(first[0].digest, first[1])
-    return _chain(store, opened, parts)
-
-
-def _chain(store: BlobStore, first: Iterator[bytes], rest: Iterator[tuple[Block, int]]) -> Iterator[bytes]:
-    yield from first
-    for block, start in rest:
-        yield from store.open(block.digest, start)
 
 
 def _check_only(digest: str, chunks: Iterable[bytes]) -> Stored:
