@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,27 @@ def verify_version(bundle: str | None, trust: TrustRoot, ref: str, files: Sequen
         return key_id
     reason = found[0].strip().rstrip(".") if found else "no key is trusted"
     raise BadSignature(f"the signature of {ref} does not hold under any trusted key: {reason}", ref=ref)
+
+
+def verify_document(document: Mapping[str, Any], files: Sequence[FileEntry], trust: TrustRoot) -> str | None:
+    """The id of the trusted key that signed what an archive's document tells of; None where it bears no signature.
+
+    BadSignature for any other: it is not read as missing, so that a forged one is noticed.
+    """
+    signature = document.get("signature")
+    if signature is None:
+        return None
+    ref, digest = str(document.get("ref")), make_manifest(files).digest
+    try:
+        if not isinstance(signature, Mapping) or not isinstance(signature.get("bundle"), str):
+            raise BadSignature(f"the signature of {ref} cannot be read")
+        return verify_version(signature["bundle"], trust, ref, files)
+    except BadSignature as error:
+        raise BadSignature(
+            f"{error.message.rstrip('.')}; nothing was imported (its files have the digest {digest}). Export it anew "
+            "where it was approved; if that site's key is not in your trust root, `finmaas model key` prints it there",
+            **{**error.details, "ref": ref, "digest": digest},
+        ) from error
 
 
 def _open(bundle: str, pem: bytes) -> Manifest:

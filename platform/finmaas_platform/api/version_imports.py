@@ -16,8 +16,10 @@ from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets, models
 from finmaas_platform.services.projects import get_project
+from finmaas_platform.services.signatures import find_trust_root
 from finmaas_platform.services.version_imports import describe_dataset, describe_model, find_origin, import_model
 from finmaas_registry.manifest import FileEntry
+from finmaas_registry.signing import verify_document
 from finmaas_registry.splits import Fractions, parse_fractions
 
 router = APIRouter(tags=["versions that travel"])
@@ -44,12 +46,15 @@ class DatasetImport(RequestBody):
 
 
 class OriginView(BaseModel):
-    """Where a version was before. Only its files were checked here."""
+    """Where a version was before. Its files were checked here, its signature where `verified_by` names a key."""
 
     source: str
     document: dict[str, Any]
     imported_at: datetime
     imported_by: str
+    verified_by: str | None = Field(
+        description="The trusted key that signed it there; null where it bore no signature, or no trust root is set."
+    )
 
 
 @router.get("/models/{tenant}/{project}/{name}/versions/{number}/export", summary="Describe a version for export")
@@ -83,7 +88,11 @@ def get_model_origin(
     if found is None:
         raise NotFound(f"{row.ref} was made here, or imported from a folder; it has no other origin")
     return OriginView(
-        source=found.source, document=found.document, imported_at=found.created_at, imported_by=found.created_by
+        source=found.source,
+        document=found.document,
+        imported_at=found.created_at,
+        imported_by=found.created_by,
+        verified_by=found.verified_by,
     )
 
 
@@ -98,8 +107,14 @@ def import_carried_model(
     session: SessionDep,
     deps: DepsDep,
 ) -> ModelVersionView:
-    """Checked as every version is. Safe to repeat: 200 when a version has the same files already."""
+    """A candidate, checked as every version is. Safe to repeat: 200 when a version has the same files already.
+
+    Where a trust root is configured, a signature in `document` must hold under it; without one nothing is refused.
+    """
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+    files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
+    trust = None if deps.settings.trust_root is None else find_trust_root(deps.settings)
+    verified_by = None if trust is None else verify_document(body.document, files, trust)
     owner = get_project(session, caller, f"{tenant}/{project}")
     known = models.find_latest_number(session, caller, owner, name)
     row = import_model(
@@ -110,11 +125,12 @@ def import_carried_model(
         owner,
         name,
         body.source,
-        [FileEntry(file.path, file.sha256, file.size) for file in body.files],
+        files,
         body.kind,
         body.document,
         body.base,
         body.description or "",
+        verified_by,
     )
     response.status_code = 201 if row.number > known else 200
     return show_model_version(row)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finmaas_platform.cli import datasets, models
 from finmaas_platform.cli.options import DEFAULT_PROJECT, JsonOption, ProjectOption, connect
-from finmaas_platform.cli.terminal import format_bytes, print_json, say
+from finmaas_platform.cli.terminal import format_bytes, print_json, say, show_object
+
+if TYPE_CHECKING:
+    from finmaas_platform.sdk.objects import Origin
 
 OutOption = Annotated[
     Path, typer.Option("--output", "-o", help="The archive to write; one that is there is replaced.", dir_okay=False)
@@ -23,6 +26,7 @@ def register(_root: typer.Typer) -> None:
     """Adds the commands to `finmaas model` and `finmaas dataset`."""
     models.app.command("export")(export_model)
     models.app.command("import-archive")(import_model)
+    models.app.command("origin")(show_origin)
     datasets.app.command("export")(export_dataset)
     datasets.app.command("import-archive")(import_dataset)
 
@@ -67,7 +71,40 @@ def import_model(
 
     with connect() as client, show_bytes(f"Importing {file.name}") as on_bytes:
         version = client.version_archives.import_model(file, name, project, base=base, on_progress=on_bytes)
+        origin = client.version_archives.origin(version.ref)
     models.show_version(version, as_json)
+    if not as_json:
+        say(describe_signature(origin))
+
+
+def show_origin(ref: models.RefArgument, project: ProjectOption = DEFAULT_PROJECT, as_json: JsonOption = False) -> None:
+    """Show where a version was before it was imported here, and whether its signature held.
+
+    Example: finmaas model origin intents@3
+    """
+    with connect() as client:
+        origin = client.version_archives.origin(ref, project)
+    told = origin.document
+    fields = (
+        ("source", origin.source),
+        ("version there", told.get("ref")),
+        ("digest there", str(told.get("digest", ""))[:16]),
+        ("state there", told.get("state")),
+        ("exported by", told.get("exported_by")),
+        ("imported", origin.imported_at),
+        ("by", origin.imported_by),
+        ("signature", describe_signature(origin)),
+    )
+    show_object(origin, fields, as_json=as_json)
+
+
+def describe_signature(origin: Origin) -> str:
+    """What became of the signature that a version brought along."""
+    if origin.verified_by is not None:
+        return f"Signed there; it holds under the trusted key {origin.verified_by[:16]}. Here it is a candidate."
+    if origin.document.get("signature") is None:
+        return "It bears no signature; it is a candidate here."
+    return "It bears a signature that was not checked: no trust root is configured here (FINMAAS_TRUST_ROOT)."
 
 
 def import_dataset(

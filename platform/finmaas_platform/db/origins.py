@@ -14,7 +14,8 @@ from finmaas_platform.db.base import Base
 class OriginRow(Base):
     """Beside a version that was imported. `kind` is model or dataset, `source` archive or hub.
 
-    `document` is what that place said: nothing in it was checked here but the files.
+    `document` is what that place said: nothing in it was checked here but the files and, where a trust root is
+    configured, the signature.
     """
 
     __tablename__ = "version_origins"
@@ -26,3 +27,5 @@ class OriginRow(Base):
     document: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    verified_by: Mapped[str | None]
+    """The trusted key under which the other site's signature held; None: it bore none, or nobody looked."""

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 
 from finmaas_core.errors import InvalidInput
-from finmaas_platform.sdk.objects import DatasetVersion, ModelVersion
+from finmaas_platform.sdk.model_life import version_path
+from finmaas_platform.sdk.model_trust import find_trust_root
+from finmaas_platform.sdk.objects import DatasetVersion, ModelVersion, Origin
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
 from finmaas_platform.sdk.transport import PATIENCE_S, Transport
 from finmaas_registry.manifest import FileEntry, make_manifest
@@ -63,9 +65,14 @@ class VersionArchives:
     ) -> ModelVersion:
         """The version that an archive holds, registered here; under its own name if no other is given.
 
-        InvalidInput for what is no archive of a model, Corrupt for a changed byte.
+        InvalidInput for what is no archive of a model, Corrupt for a changed byte. BadSignature for a signature that
+        does not hold under the trust root: ours (FINMAAS_TRUST_ROOT) before a byte is sent, then the platform's.
         """
         archive = _open(path, "model")
+        if (root := find_trust_root()) is not None:
+            from finmaas_registry.signing import read_trust_root, verify_document
+
+            verify_document(archive.document, archive.manifest.files, read_trust_root(root))
         self._send(archive, on_progress)
         target = parse_ref(name or _name_of(archive), project)
         body = {
@@ -94,6 +101,10 @@ class VersionArchives:
         document = {key: value for key, value in archive.document.items() if key != "files"}
         body = {"files": archive.document["files"], "document": document, "splits": splits}
         return DatasetVersion.model_validate(self._http.write("POST", f"/datasets/{target.path}/imports", body))
+
+    def origin(self, ref: str, project: str = DEFAULT_PROJECT) -> Origin:
+        """Where a model version was before it came here; NotFound for one that was made here."""
+        return Origin.model_validate(self._http.get(f"{version_path(self._http, ref, project)}/origin"))
 
     def _send(self, archive: VersionArchive, on_progress: OnBytes | None) -> None:
         """Puts the blobs that are not there yet; the others are checked all the same."""

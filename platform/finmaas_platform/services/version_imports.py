@@ -1,7 +1,7 @@
 """Versions that come from elsewhere, and what one needs to go elsewhere: its document, and its origin.
 
-Of what another site says only the files count: they are checked here as every version's. Its metrics, lineage and
-signature are kept beside the version, as a record, and never taken for results of this site.
+Of what another site says only the files count, and its signature where a trust root is configured: both are checked
+here. Its metrics and lineage are kept beside the version, as a record, and never taken for results of this site.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from finmaas_platform.db.origins import OriginRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.principals import Caller
+from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.models import register_model_version, resolve_model_version
 from finmaas_registry.manifest import FileEntry, make_manifest
 from finmaas_registry.store import BlobStore
@@ -72,8 +73,9 @@ def import_model(
     document: Mapping[str, Any],
     base: str | None = None,
     description: str = "",
+    verified_by: str | None = None,
 ) -> ModelVersionRow:
-    """Registers a version that came from elsewhere, with its origin. Raises what `register_model_version` raises.
+    """Registers a candidate that came from elsewhere, with its origin. Raises what `register_model_version` raises.
 
     The base of an adapter is the version that is named, else one here with the files that its document tells of.
     """
@@ -91,7 +93,7 @@ def import_model(
         base_version_id=base_row.id if base_row else None,
         description=description,
     )
-    keep_origin(session, caller, now, "model", row, source, document)
+    keep_origin(session, caller, now, "model", row, source, document, verified_by)
     return row
 
 
@@ -103,16 +105,21 @@ def keep_origin(
     row: ModelVersionRow | DatasetVersionRow,
     source: str,
     document: Mapping[str, Any],
+    verified_by: str | None = None,
 ) -> None:
-    """Notes where a version came from; the first note stays."""
-    if find_origin(session, caller, row.id) is None:
-        kept = {key: value for key, value in document.items() if key != "files"}
-        session.add(
-            OriginRow(
-                version_id=row.id, tenant_id=row.tenant_id, kind=kind, source=source, document=kept,
-                created_at=now, created_by=caller.name,
-            )
-        )  # fmt: skip
+    """Notes where a version came from, with an audit event; a note stays unless a verified one comes after it."""
+    found = find_origin(session, caller, row.id)
+    if found is not None and (found.verified_by is not None or verified_by is None):
+        return
+    kept = {key: value for key, value in document.items() if key != "files"}
+    if found is None:
+        found = OriginRow(version_id=row.id, tenant_id=row.tenant_id, kind=kind)
+        session.add(found)
+    found.source, found.document, found.verified_by = source, kept, verified_by
+    found.created_at, found.created_by = now, caller.name
+    after = {"ref": row.ref, "digest": row.digest, "source": source, "from": document.get("ref")}
+    after |= {"signed": document.get("signature") is not None, "verified_by": verified_by}
+    record_audit(session, caller, now, f"{kind}_version.import", row.id, after=after, tenant_id=row.tenant_id)
 
 
 def find_origin(session: Session, caller: Caller, version_id: str) -> OriginRow | None:

@@ -32,6 +32,12 @@ def test_a_version_goes_out_and_comes_in(finmaas: Finmaas, tmp_path: Path) -> No
     assert "There: finmaas model import-archive tiny.tar" in ran.err
     made = finmaas("model", "import-archive", str(out), "--name", "copy", "--json").json
     assert (made["ref"], made["digest"]) == ("default/default/copy@1", told["digest"])
+    ran = finmaas("model", "import-archive", str(out), "--name", "copy")
+    assert "bears no signature; it is a candidate here" in ran.err
+    shown = finmaas("model", "origin", "copy@1")
+    assert "default/default/tiny@1" in shown.out
+    assert finmaas("model", "origin", "copy@1", "--json").json["verified_by"] is None
+    assert finmaas("model", "origin", "tiny@1").code == 1
     out.write_bytes(out.read_bytes()[:-2000])
     ran = finmaas("model", "import-archive", str(out))
     assert (ran.code, "was cut off" in ran.err) == (1, True)

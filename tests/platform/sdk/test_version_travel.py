@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -11,10 +13,16 @@ from fastapi.testclient import TestClient
 from live_api import serve_live
 from model_files import ADAPTER, FILES
 
-from finmaas_core.errors import Corrupt, InvalidInput, NotFound, Unavailable
+from finmaas_core.errors import BadSignature, Corrupt, InvalidInput, NotFound, Unavailable
+from finmaas_platform.deps import Deps
 from finmaas_platform.sdk import Client
 from finmaas_platform.sdk.hub_import import HubFile, HubSource, choose_files
+from finmaas_platform.services.signatures import open_signing_key
+from finmaas_registry.keys import MemorySigningKey
+from finmaas_registry.manifest import FileEntry, make_manifest
+from finmaas_registry.signing import key_id_of, sign_version
 from finmaas_registry.store import MemoryStore
+from finmaas_registry.version_archive import read_archive, write_archive
 
 Headers = dict[str, str]
 
@@ -128,6 +136,140 @@ class TestArchives:
         for path in (folder, folder / "config.json", folder / "nothing"):
             with pytest.raises(InvalidInput):
                 here.version_archives.import_model(path)
+
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class TestSignatures:
+    """An archive of an approved version, at a site whose trust root holds the key of the other."""
+
+    @pytest.fixture
+    def archive(
+        self, here: Client, folder: Path, tmp_path: Path, client: TestClient, engineer: Headers,
+        make_principal: Callable[..., Headers],
+    ) -> Path:  # fmt: skip
+        version = here.models.import_folder(folder, "tiny")
+        url = "/api/v1/models/default/default/tiny/versions/1"
+        assert client.post(f"{url}/validate", json={}, headers=engineer).status_code == 200
+        assert client.post(f"{url}/approve", json={}, headers=make_principal("approver")).status_code == 200
+        return here.version_archives.export(version, tmp_path / "tiny.tar")
+
+    @pytest.fixture
+    def trusted(self, deps: Deps, tmp_path: Path) -> str:
+        """The id of the one key that the importing site trusts: the exporting site's."""
+        pem = open_signing_key(deps.settings).public_key()
+        self.trust(deps, tmp_path, pem)
+        return key_id_of(pem)
+
+    def trust(self, deps: Deps, tmp_path: Path, pem: bytes) -> None:
+        (tmp_path / "trust.pem").write_bytes(pem)
+        object.__setattr__(deps, "settings", deps.settings.model_copy(update={"trust_root": tmp_path / "trust.pem"}))
+
+    def rewrite(self, path: Path, change: Change, blobs: dict[str, bytes] | None = None) -> None:
+        """The archive anew with another document, and other bytes for some files."""
+        archive = read_archive(path)
+        document = change(dict(archive.document))
+        manifest = make_manifest(FileEntry(one["path"], one["sha256"], one["size"]) for one in document["files"])
+        held = {file.sha256: b"".join(archive.open_blob(file)) for file in archive.manifest.files}
+        held |= {hashlib.sha256(data).hexdigest(): data for data in (blobs or {}).values()}
+        with path.open("wb") as out:
+            write_archive(out, document, manifest, lambda file: iter([held[file.sha256]]))
+
+    def refused(self, there: Client, path: Path, said: str) -> BadSignature:
+        with pytest.raises(BadSignature, match=said) as caught:
+            there.version_archives.import_model(path, project="other/default")
+        assert list(there.models.list()) == [], "nothing of it is known"
+        assert "finmaas model key" in caught.value.message
+        assert caught.value.details["digest"] in caught.value.message
+        return caught.value
+
+    def test_one_that_holds_is_noted_with_its_key_and_the_version_is_a_candidate(
+        self, there: Client, archive: Path, trusted: str, client: TestClient, stranger: Headers
+    ) -> None:
+        made = there.version_archives.import_model(archive, project="other/default")
+        assert (made.state, there.version_archives.origin(made.ref).verified_by) == ("candidate", trusted)
+        assert there.models.trust.signature(made.ref) is None, "another site's signature is not this site's approval"
+        query = "/api/v1/audit-events?action=model_version.import"
+        (event,) = client.get(query, headers=stranger).json()["items"]
+        assert (event["after"]["from"], event["after"]["verified_by"]) == ("default/default/tiny@1", trusted)
+
+    @pytest.mark.usefixtures("trusted")
+    def test_a_file_changed_with_its_digest_is_named(self, there: Client, archive: Path) -> None:
+        other = b'{"architectures": ["Changed"]}'
+        digest = hashlib.sha256(other).hexdigest()
+
+        def swap(document: dict[str, Any]) -> dict[str, Any]:
+            files = [
+                one | {"sha256": digest, "size": len(other)} if one["path"] == "config.json" else one
+                for one in document["files"]
+            ]
+            entries = [FileEntry(one["path"], one["sha256"], one["size"]) for one in files]
+            return document | {"files": files, "digest": make_manifest(entries).digest}
+
+        self.rewrite(archive, swap, {"config.json": other})
+        error = self.refused(there, archive, "config.json changed, came or went")
+        assert error.details["files"] == ["config.json"]
+
+    @pytest.mark.usefixtures("trusted")
+    def test_a_manifest_without_one_of_the_files_is_refused(self, there: Client, archive: Path) -> None:
+        def drop(document: dict[str, Any]) -> dict[str, Any]:
+            files = [one for one in document["files"] if one["path"] != "notes/说明.txt"]
+            entries = [FileEntry(one["path"], one["sha256"], one["size"]) for one in files]
+            return document | {"files": files, "digest": make_manifest(entries).digest}
+
+        self.rewrite(archive, drop)
+        self.refused(there, archive, "notes/说明.txt changed, came or went")
+
+    def test_an_unknown_key_is_refused(self, there: Client, archive: Path, deps: Deps, tmp_path: Path) -> None:
+        self.trust(deps, tmp_path, MemorySigningKey().public_key())
+        self.refused(there, archive, "does not hold under any trusted key")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_a_signature_made_anew_by_a_forger_is_refused(self, there: Client, archive: Path) -> None:
+        files = read_archive(archive).manifest.files
+        forged = sign_version(MemorySigningKey(), "default/default/tiny@1", files).bundle
+        self.rewrite(archive, lambda document: document | {"signature": document["signature"] | {"bundle": forged}})
+        self.refused(there, archive, "does not hold under any trusted key")
+
+    @pytest.mark.usefixtures("trusted")
+    @pytest.mark.parametrize("broken", [{}, [], "", 1, {"bundle": 1}, {"bundle": ""}, {"bundle": "{}"}])
+    def test_a_broken_signature_is_not_taken_for_none(self, there: Client, archive: Path, broken: Any) -> None:
+        self.rewrite(archive, lambda document: document | {"signature": broken})
+        self.refused(there, archive, "cannot be read|does not hold")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_the_signature_of_another_version_is_refused(self, there: Client, archive: Path) -> None:
+        self.rewrite(archive, lambda document: document | {"ref": "default/default/tiny@2"})
+        self.refused(there, archive, "was made for default/default/tiny@1, not for default/default/tiny@2")
+
+    @pytest.mark.usefixtures("trusted")
+    def test_one_whose_signature_was_removed_is_an_unsigned_candidate(self, there: Client, archive: Path) -> None:
+        signed = archive.read_bytes()
+        self.rewrite(archive, lambda document: document | {"signature": None, "verified_by": "the sender"})
+        made = there.version_archives.import_model(archive, project="other/default")
+        assert (made.state, there.version_archives.origin(made.ref).verified_by) == ("candidate", None)
+        archive.write_bytes(signed)
+        again = there.version_archives.import_model(archive, project="other/default")
+        assert again.id == made.id
+        assert there.version_archives.origin(made.ref).verified_by is not None, "the signed one is noted after it"
+
+    def test_without_a_trust_root_it_is_kept_unchecked(self, there: Client, archive: Path) -> None:
+        made = there.version_archives.import_model(archive, project="other/default")
+        origin = there.version_archives.origin(made.ref)
+        assert (made.state, origin.verified_by, bool(origin.document["signature"])) == ("candidate", None, True)
+
+    def test_the_client_looks_before_it_sends_a_byte(
+        self, there: Client, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mine.pem").write_bytes(MemorySigningKey().public_key())
+        monkeypatch.setenv("FINMAAS_TRUST_ROOT", str(tmp_path / "mine.pem"))
+        seen: list[tuple[int, int]] = []
+        with pytest.raises(BadSignature):
+            there.version_archives.import_model(
+                archive, project="other/default", on_progress=lambda *at: seen.append(at)
+            )
+        assert seen == []
 
 
 class TestDatasets:

@@ -33,7 +33,7 @@ from finmaas_platform.sdk.objects.model_life import (
     Verdict,
     Verification,
 )
-from finmaas_platform.sdk.objects.models import Lineage, Model, ModelCard, ModelVersion
+from finmaas_platform.sdk.objects.models import Lineage, Model, ModelCard, ModelVersion, Origin
 from finmaas_platform.sdk.objects.policies import KeptRecord, Policy, PolicyHit, PolicyTrial, Proof, TextRule
 from finmaas_platform.sdk.objects.tenants import AccessToken, ApiKey, Principal, Project, Tenant, WhoAmI
 from finmaas_platform.sdk.objects.usage import Allowance, Holder, Price, Spent, UsageLine, UsageRecord, UsageTotal
@@ -73,6 +73,7 @@ __all__ = [
     "ModelCard",
     "ModelEvent",
     "ModelVersion",
+    "Origin",
     "Policy",
     "PolicyHit",
     "PolicyTrial",

@@ -52,6 +52,16 @@ class ModelVersion(ApiObject):
     created_by: str = ""
 
 
+class Origin(ApiObject):
+    """Where a version was before it came here; `verified_by` is the trusted key that had signed it there."""
+
+    source: str
+    document: dict[str, Any]
+    imported_at: datetime
+    imported_by: str
+    verified_by: str | None = None
+
+
 class ModelCard(ApiObject):
     """A card as Markdown; edition 0 is the generated one."""
 
