@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = SecretStr("")
     # A file with the certificate authorities that sign the server's certificate; empty: the usual ones.
     s3_ca_file: Path | None = None
+    # For how many days a bucket with object lock keeps the bytes of an approved model and of a released dataset from
+    # everybody, its owner included; renewed while the version stays approved or released. 0: not at all.
+    lock_model_days: int = Field(30, ge=0, le=36_500)
+    lock_dataset_days: int = Field(30, ge=0, le=36_500)
     # Whether new blobs are encrypted at rest, and by whose key: a file of the secrets, or Vault's transit engine.
     blob_encryption: Literal["off", "file", "vault"] = "off"
     vault_url: str = ""

@@ -21,7 +21,7 @@ from typing import Any
 from minio.datatypes import Part
 from minio.error import S3Error
 
-from finmaas_core.errors import Corrupt, NotFound
+from finmaas_core.errors import Corrupt, NotFound, Unavailable
 from finmaas_core.quantities import check_digest
 from finmaas_registry.blocks import MAX_BLOCK_BYTES
 from finmaas_registry.hashing import SideHasher
@@ -34,6 +34,7 @@ from finmaas_registry.s3_client import (
     naming_faults,
     patiently,
 )
+from finmaas_registry.s3_locks import lock_object, remove_object
 from finmaas_registry.sealing import PLAIN, Codec
 from finmaas_registry.store import CHUNK_BYTES, Stored, read_chunks
 
@@ -116,28 +117,25 @@ class S3Store:
             for found in self._client.list_objects(self._bucket, self.address.prefix, recursive=True):
                 yield found.object_name.removeprefix(self.address.prefix).partition(".")[0]
 
-    def delete(self, digest: str) -> None:
-        """Removes a blob, every version of its object; one that is not there is fine. A retained one stays."""
+    def delete(self, digest: str) -> datetime | None:
+        """Removes every version of a blob's object; of one that is locked, says until when."""
         with naming_faults(self.address):
-            keys = {self._key(check_digest(digest), codec) for codec in self._codecs}
-            for key in keys:
-                versions = self._client.list_objects(self._bucket, key, include_version=True)
-                for found in [one for one in versions if one.object_name == key]:
-                    self._client.remove_object(self._bucket, key, found.version_id)
+            keys = sorted({self._key(check_digest(digest), codec) for codec in self._codecs})
+            kept = [remove_object(self._client, self._bucket, key) for key in keys]
+        return max((until for until in kept if until is not None), default=None)
+
+    can_lock = True
 
     def retain(self, digest: str, until: datetime) -> bool:
-        """Locks a blob's object against change and removal until then; False where the server has no object lock."""
-        from minio.commonconfig import COMPLIANCE
-        from minio.retention import Retention
-
-        with naming_faults(self.address):
+        for codec in self._codecs:
+            key = self._key(check_digest(digest), codec)
             try:
-                self._client.set_object_retention(self._bucket, self._key(digest), Retention(COMPLIANCE, until))
-            except S3Error as error:
-                if error.code in ("InvalidRequest", "NotImplemented", "InvalidArgument", "MethodNotAllowed"):
-                    return False
-                raise
-        return True
+                with naming_faults(self.address):
+                    return lock_object(self._client, self._bucket, key, until)
+            except Unavailable as error:
+                if not isinstance(error.__cause__, S3Error) or not is_missing(error.__cause__):
+                    raise
+        raise NotFound(f"there is no blob {digest} in the store")
 
     def sweep(self) -> int:
         """Gives back parts of uploads that were killed and not taken up again, and says how many uploads that were."""

@@ -14,10 +14,12 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+from finmaas_core.clock import Clock
 from finmaas_core.errors import Corrupt, NotFound, StoreFull
 from finmaas_core.quantities import check_digest
 from finmaas_registry.hashing import SideHasher
@@ -57,8 +59,23 @@ class BlobStore(Protocol):
         """Every digest, in no order."""
         ...
 
-    def delete(self, digest: str) -> None:
-        """Removes a blob; one that is not there is fine. Only garbage collection calls this."""
+    def delete(self, digest: str) -> datetime | None:
+        """Removes a blob; one that is not there is fine. Only garbage collection calls this.
+
+        A locked one stays, and the end of its lock is returned.
+        """
+        ...
+
+    @property
+    def can_lock(self) -> bool:
+        """Whether it is worth asking for locks: not of a folder."""
+        ...
+
+    def retain(self, digest: str, until: datetime) -> bool:
+        """Locks a blob against change and removal until then; a later end that it has already stays. NotFound.
+
+        False where nothing can be locked: a folder, or a bucket without object lock.
+        """
         ...
 
 
@@ -111,12 +128,18 @@ class FolderStore:
         for path in self.root.glob("??/??/*"):
             yield path.name.partition(".")[0]
 
-    def delete(self, digest: str) -> None:
+    def delete(self, digest: str) -> datetime | None:
         for codec in self._codecs:
             path = self._path(digest, codec)
             with suppress(FileNotFoundError):
                 path.unlink()
                 _sync_folder(path.parent)
+        return None
+
+    can_lock = False
+
+    def retain(self, digest: str, until: datetime) -> bool:
+        return False
 
     def sweep(self) -> int:
         """Removes what writers that were killed left behind, and says how many files that were. Safe at any time."""
@@ -169,11 +192,13 @@ class FolderStore:
 
 
 class MemoryStore:
-    """Blobs in a dictionary; `capacity_bytes` makes it fill up as a disk does."""
+    """Blobs in a dictionary; `capacity_bytes` makes it fill up as a disk does, a clock lock as a bucket does."""
 
-    def __init__(self, capacity_bytes: int | None = None) -> None:
+    def __init__(self, capacity_bytes: int | None = None, lock_clock: Clock | None = None) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._locks: dict[str, datetime] = {}
         self._capacity_bytes = capacity_bytes
+        self._lock_clock = lock_clock
 
     def put(self, chunks: Iterable[bytes]) -> Stored:
         return self._write(None, chunks)
@@ -194,8 +219,23 @@ class MemoryStore:
     def list(self) -> Iterator[str]:
         return iter([*self._blobs])
 
-    def delete(self, digest: str) -> None:
-        self._blobs.pop(check_digest(digest), None)
+    def delete(self, digest: str) -> datetime | None:
+        until = self._locks.get(check_digest(digest))
+        if until is not None and self._lock_clock is not None and until > self._lock_clock.now():
+            return until
+        self._blobs.pop(digest, None)
+        return None
+
+    @property
+    def can_lock(self) -> bool:
+        return self._lock_clock is not None
+
+    def retain(self, digest: str, until: datetime) -> bool:
+        if digest not in self._blobs:
+            raise _no_blob(digest)
+        if self._lock_clock is not None:
+            self._locks[digest] = max(until, self._locks.get(digest, until))
+        return self._lock_clock is not None
 
     def _write(self, wanted: str | None, chunks: Iterable[bytes]) -> Stored:
         data = b"".join(chunks)

@@ -140,6 +140,7 @@ class TestRoots:
             "blobs.digest": "who sees it, no name",
             "blob_touches.digest": "the subject",
             "blob_recipes.digest": "blocks follow the file",
+            "blob_locks.digest": "kept by the bucket, no name",
         }
         from datetime import UTC, datetime
 

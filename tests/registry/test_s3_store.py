@@ -15,14 +15,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from minio.error import S3Error
 from pydantic import SecretStr
 from s3_server import own_prefix
 
-from finmaas_core.errors import Corrupt, EnvironmentFault, InvalidInput, StoreFull, Unavailable
+from finmaas_core.errors import Corrupt, EnvironmentFault, InvalidInput, NotFound, StoreFull, Unavailable
 from finmaas_registry import s3_client
 from finmaas_registry.s3_client import S3Address, make_client, patiently
 from finmaas_registry.s3_store import PART_BYTES, READ_BYTES, WHOLE_BYTES, S3Store
+from finmaas_registry.sealing import PLAIN, Codec
 from finmaas_registry.store import read_chunks
 
 
@@ -246,9 +246,19 @@ class TestRetention:
         digest, _ = store.put([b"released"])
         if not store.retain(digest, datetime.now(UTC) + timedelta(seconds=30)):
             pytest.fail("the server of the tests has object lock, but the bucket was made without it")
-        with pytest.raises((EnvironmentFault, S3Error)):
-            store.delete(digest)
+        kept = store.delete(digest)
+        assert kept is not None
+        assert kept > datetime.now(UTC)
         assert b"".join(store.open(digest)) == b"released"
+
+    def test_what_was_stored_before_encryption_is_locked_too(self, address: S3Address, sealed: Codec) -> None:
+        digest, _ = S3Store(address).put([b"plain"])
+        store = S3Store(address, (sealed, PLAIN))
+        until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=30)
+        assert store.retain(digest, until)
+        assert store.delete(digest) == until
+        with pytest.raises(NotFound):
+            store.retain("0" * 64, until)
 
 
 class serve_error:  # noqa: N801

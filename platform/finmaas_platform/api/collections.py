@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -29,6 +29,8 @@ class CollectionView(BaseModel):
     blobs: int
     named: int
     waiting: int
+    held: int = Field(description="Garbage that the bucket keeps locked, the last of it until `held_until`.")
+    held_until: datetime | None
     removed: int
     removed_bytes: int
     examples: list[str]

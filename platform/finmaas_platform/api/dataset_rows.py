@@ -16,6 +16,7 @@ from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DeletionRequestRow
 from finmaas_platform.services import datasets, deletion_requests
 from finmaas_platform.services.dataset_rows import MAX_SAMPLE, RowQuery, compare_versions, find_row, trace
+from finmaas_platform.services.locks import lock_days
 from finmaas_platform.services.projects import get_project
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -117,7 +118,8 @@ def release_dataset_version(
     owner = get_project(session, caller, f"{tenant}/{project}")
     row = datasets.resolve_dataset_version(session, caller, owner, f"{name}@{number}")
     accepted = [str(one) for one in body.accept]
-    return show_dataset_version(datasets.release_version(session, caller, deps.clock.now(), row, accepted))
+    days = lock_days(deps, "dataset")
+    return show_dataset_version(datasets.release_version(session, caller, deps.clock.now(), row, accepted, days))
 
 
 @router.get("/{tenant}/{project}/{name}/versions/{number}/diff", summary="Compare with another version")

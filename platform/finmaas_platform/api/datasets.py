@@ -61,6 +61,7 @@ class DatasetVersionView(BaseModel):
     state: str
     released_at: datetime | None
     released_by: str | None
+    locked_until: datetime | None = Field(description="Until when its bytes cannot be removed from the bucket.")
 
 
 class DatasetReportView(BaseModel):
@@ -116,6 +117,7 @@ def show_dataset_version(row: DatasetVersionRow) -> DatasetVersionView:
         state=row.state,
         released_at=row.released_at,
         released_by=row.released_by,
+        locked_until=row.locked_until,
     )
 
 

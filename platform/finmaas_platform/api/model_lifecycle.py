@@ -26,6 +26,7 @@ from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services import approval_rules, model_lifecycle
 from finmaas_platform.services.blobs import to_entries
+from finmaas_platform.services.locks import lock_days
 from finmaas_platform.services.model_lifecycle import Means
 from finmaas_platform.services.models import find_alias, get_model, resolve_model_version, select_aliases
 from finmaas_platform.services.projects import get_project
@@ -159,7 +160,7 @@ def _prepare(deps: Deps, caller: Caller, verb: str, path: tuple[str, str, str, s
         ref, digest, files = row.ref, row.digest, to_entries(row.files)
     if make_manifest(files).digest != digest:
         raise Corrupt(f"the list of files of {ref} was changed since it was registered; it is not signed")
-    return Means(trust, sign_version(open_signing_key(deps.settings), ref, files))
+    return Means(trust, sign_version(open_signing_key(deps.settings), ref, files), lock_days(deps, "model"))
 
 
 def _add_move(verb: str, move: Mover, summary: str, description: str) -> None:

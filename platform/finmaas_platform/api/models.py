@@ -89,6 +89,7 @@ class ModelVersionView(BaseModel):
     lineage: LineageView
     created_at: datetime
     created_by: str
+    locked_until: datetime | None = Field(description="Until when its bytes cannot be removed from the bucket.")
 
 
 def show_model(row: ModelRow, standing: models.Standing | None = None) -> ModelView:
@@ -128,6 +129,7 @@ def show_model_version(row: ModelVersionRow) -> ModelVersionView:
         ),
         created_at=row.created_at,
         created_by=row.created_by,
+        locked_until=row.locked_until,
     )
 
 

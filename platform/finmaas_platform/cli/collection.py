@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from finmaas_platform.cli.options import ADMINISTRATION, JsonOption, connect
-from finmaas_platform.cli.terminal import format_bytes, print_json, say, show_object
+from finmaas_platform.cli.terminal import format_bytes, format_time, print_json, say, show_object
 
 
 def register(root: typer.Typer) -> None:
@@ -33,6 +33,7 @@ def collect(
         ("blobs", f"{found.blobs:,}"),
         ("named", f"{found.named:,}"),
         ("in grace", f"{found.waiting:,}"),
+        ("locked", f"{found.held:,}, the last until {format_time(found.held_until)}" if found.held_until else "0"),
         ("removed" if remove else "garbage", f"{found.removed:,} ({format_bytes(found.removed_bytes)})"),
     )
     show_object(found, fields, as_json=as_json)

@@ -268,6 +268,7 @@ def show_version(version: DatasetVersion, as_json: bool) -> None:
         ("rows", version.rows),
         ("splits", splits),
         ("state", version.state),
+        ("locked until", version.locked_until),
         ("digest", version.digest[:16]),
         ("id", version.id),
         ("created", version.created_at),

@@ -234,6 +234,7 @@ def show_version(version: ModelVersion, as_json: bool) -> None:
         ("id", version.id),
         ("created", version.created_at),
         ("by", version.created_by),
+        ("locked until", version.locked_until),
     )
     show_object(version, fields, as_json=as_json)
     evaluations = version.metrics.get("evaluations") or []

@@ -60,6 +60,8 @@ class DatasetVersionRow(Base):
     """draft, released or purged (`domain/dataset_versions.py`)."""
     released_at: Mapped[datetime | None]
     released_by: Mapped[str | None]
+    locked_until: Mapped[datetime | None]
+    """Until when the bucket keeps every byte of it from removal (db/locks.py)."""
 
     dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
 

@@ -68,6 +68,8 @@ class ModelVersionRow(Base):
     base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"), index=True)
     created_at: Mapped[datetime]
     created_by: Mapped[str]
+    locked_until: Mapped[datetime | None]
+    """Until when the bucket keeps every byte of it from removal (db/locks.py)."""
 
     model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
 

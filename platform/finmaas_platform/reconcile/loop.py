@@ -14,6 +14,7 @@ from finmaas_platform.reconcile.canaries import CanaryReconciler
 from finmaas_platform.reconcile.endpoints import EndpointReconciler
 from finmaas_platform.reconcile.jobs import JobReconciler
 from finmaas_platform.reconcile.ledger import LedgerCleaner
+from finmaas_platform.reconcile.locks import LockReconciler
 from finmaas_platform.reconcile.provenance import ProvenanceSealer
 
 PAUSE_AFTER_ERROR_S = 2.0
@@ -37,7 +38,15 @@ class Reconciler(Protocol):
 
 def start_reconcilers(deps: Deps) -> Callable[[], None]:
     """Starts the reconcilers of this control plane; returns the function that ends them."""
-    kinds = (JobReconciler, EndpointReconciler, CanaryReconciler, ProvenanceSealer, BatchReconciler, LedgerCleaner)
+    kinds = (
+        JobReconciler,
+        EndpointReconciler,
+        CanaryReconciler,
+        ProvenanceSealer,
+        BatchReconciler,
+        LedgerCleaner,
+        LockReconciler,
+    )
     return run_reconcilers(deps, [kind(deps) for kind in kinds])
 
 

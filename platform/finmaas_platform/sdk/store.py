@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from finmaas_platform.sdk.objects import ApiObject
 from finmaas_platform.sdk.transport import Transport
 
@@ -13,6 +15,8 @@ class Collection(ApiObject):
     blobs: int
     named: int
     waiting: int
+    held: int = 0
+    held_until: datetime | None = None
     removed: int
     removed_bytes: int
     examples: list[str]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -31,10 +31,12 @@ from finmaas_platform.db.blobs import BlobRecipeRow, BlobRow, BlobTouchRow, JobB
 from finmaas_platform.db.datasets import DatasetReportRow
 from finmaas_platform.db.jobs import JobRow
 from finmaas_platform.db.leases import SharedWorkRow, ensure_shared_work
+from finmaas_platform.db.locks import BlobLockRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blob_touches import batches, touch
+from finmaas_platform.services.locks import find_held, keep_end
 
 GRACE = timedelta(days=1)
 MIN_GRACE = timedelta(hours=1)
@@ -54,9 +56,17 @@ class Collection:
     blobs: int = 0
     named: int = 0
     waiting: int = 0
+    held: int = 0
+    """Garbage that the bucket keeps locked, the last of it until `held_until`."""
+    held_until: datetime | None = None
     removed: int = 0
     removed_bytes: int = 0
     examples: list[str] = field(default_factory=list)
+
+    def hold(self, until: datetime) -> None:
+        """Counts a locked blob."""
+        self.held += 1
+        self.held_until = until if self.held_until is None else max(until, self.held_until)
 
 
 def collect(deps: Deps, caller: Caller, *, dry_run: bool, grace: timedelta = GRACE) -> Collection:
@@ -89,19 +99,20 @@ def collect_steps(deps: Deps, found: Collection, grace: timedelta) -> Iterator[s
         for batch in batches([*deps.store.list()]):
             _adopt(deps, batch)
         yield "adopted"
-        yield from _remove_marked(deps, lease)  # what a killed collection left
+        yield from _remove_marked(deps, lease, found)  # what a killed collection left
         cutoff = deps.clock.now() - grace
         with read_unit(deps.sessions) as session:
             garbage = _examine(session, deps, found, cutoff)
         yield "examined"
         for batch in batches(garbage):
             with unit_of_work(deps.sessions) as session:
-                marked = _mark(session, batch, cutoff)
-            found.removed += len(marked)
-            found.removed_bytes += sum(garbage[digest] for digest in marked)
-            found.examples = (found.examples + marked)[:10]
+                marked = _mark(session, batch, cutoff, deps.clock.now())
             yield "marked"
-            yield from _remove_marked(deps, lease)
+            kept = yield from _remove_marked(deps, lease, found)
+            gone = [digest for digest in marked if digest not in kept]
+            found.removed += len(gone)
+            found.removed_bytes += sum(garbage[digest] for digest in gone)
+            found.examples = (found.examples + gone)[:10]
     finally:
         lease.release()
 
@@ -118,6 +129,7 @@ def _adopt(deps: Deps, digests: list[str]) -> None:
 def _examine(session: Session, deps: Deps, found: Collection, cutoff: datetime) -> dict[str, int]:
     """Sizes of the garbage by digest. A blob of unknown size counts nothing until it is gone."""
     named = find_named(session, cutoff)
+    locked = find_held(session, deps.clock.now())
     sizes: dict[str, int] = {}
     for digest, touched_at in session.execute(select(BlobTouchRow.digest, BlobTouchRow.touched_at)):
         found.blobs += 1
@@ -125,6 +137,8 @@ def _examine(session: Session, deps: Deps, found: Collection, cutoff: datetime) 
             found.named += 1
         elif touched_at >= cutoff:
             found.waiting += 1
+        elif digest in locked:
+            found.hold(locked[digest])
         else:
             sizes[digest] = 0
     for batch in batches(sizes):
@@ -160,16 +174,17 @@ def roots(cutoff: datetime) -> list[Select[str]]:
     ]
 
 
-def _mark(session: Session, batch: list[str], cutoff: datetime) -> list[str]:
-    """Marks what is garbage still, and takes it out of everyone's sight. Those touched meanwhile stay."""
+def _mark(session: Session, batch: list[str], cutoff: datetime, now: datetime) -> list[str]:
+    """Marks what is garbage still, and takes it out of everyone's sight. Those touched or locked meanwhile stay."""
     named = {found for query in roots(cutoff) for found in session.scalars(_within(query, batch))}
+    named |= find_held(session, now, batch).keys()
     rest = [digest for digest in batch if digest not in named]
     free = (BlobTouchRow.digest.in_(rest), BlobTouchRow.touched_at < cutoff, BlobTouchRow.deleting.is_(False))
     statement = update(BlobTouchRow).where(*free).values(deleting=True)
     session.execute(statement.execution_options(synchronize_session=False))
     query = select(BlobTouchRow.digest).where(BlobTouchRow.digest.in_(rest), BlobTouchRow.deleting.is_(True))
     gone = sorted(session.scalars(query))
-    for table in (BlobRow, JobBlobRow, BlobRecipeRow):
+    for table in (BlobRow, JobBlobRow, BlobRecipeRow, BlobLockRow):
         rows = delete(table).where(table.digest.in_(gone))
         session.execute(rows.execution_options(synchronize_session=False))
     return gone
@@ -180,21 +195,35 @@ def _within(query: Select[str], batch: list[str]) -> Select[str]:
     return query.where(column.in_(batch))
 
 
-def _remove_marked(deps: Deps, lease: _Lease) -> Iterator[str]:
+def _remove_marked(deps: Deps, lease: _Lease, found: Collection) -> Generator[str, None, set[str]]:
+    """Removes the bytes of what is marked; returns what the bucket keeps locked."""
+    kept: set[str] = set()
     while True:
         with read_unit(deps.sessions) as session:
             query = select(BlobTouchRow.digest).where(BlobTouchRow.deleting.is_(True)).limit(REMOVED_AT_ONCE)
             marked = sorted(session.scalars(query))
         if not marked:
-            return
+            return kept
         for digest in marked:
             lease.renew()
-            deps.store.delete(digest)
+            until = deps.store.delete(digest)
+            if until is not None:
+                kept.add(digest)
+                found.hold(until)
+                _note_lock(deps, digest, until)
             yield "removed"
         with unit_of_work(deps.sessions) as session:
             rows = delete(BlobTouchRow).where(BlobTouchRow.digest.in_(marked), BlobTouchRow.deleting.is_(True))
             session.execute(rows.execution_options(synchronize_session=False))
         yield "forgotten"
+
+
+def _note_lock(deps: Deps, digest: str, until: datetime) -> None:
+    """The bucket keeps a blob locked of which no row told (the database came from a backup): now one does."""
+    with unit_of_work(deps.sessions) as session:
+        keep_end(session, digest, until)
+        row = update(BlobTouchRow).where(BlobTouchRow.digest == digest).values(deleting=False)
+        session.execute(row.execution_options(synchronize_session=False))
 
 
 class _Lease:

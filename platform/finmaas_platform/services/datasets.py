@@ -19,6 +19,7 @@ from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blobs import hold_blobs, index_version
+from finmaas_platform.services.locks import ask_for_lock
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.versions import MAX_KNOWN, lock_project, parse_version_ref, unknown_name, unknown_number
 from finmaas_registry.store import Stored
@@ -88,7 +89,12 @@ def get_report(session: Session, caller: Caller, version: DatasetVersionRow) -> 
 
 
 def release_version(
-    session: Session, caller: Caller, now: datetime, version: DatasetVersionRow, accepted: list[str]
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    version: DatasetVersionRow,
+    accepted: list[str],
+    lock_days: int = 0,
 ) -> DatasetVersionRow:
     """Draft becomes released. Conflict names what the report holds against it, unless it is accepted by name."""
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.APPROVER)
@@ -106,6 +112,7 @@ def release_version(
     before, after = {"state": DRAFT}, {"state": RELEASED, "accepted": sorted(accepted)}
     tenant_id = version.tenant_id
     record_audit(session, caller, now, "dataset_version.release", version.id, before, after, tenant_id=tenant_id)
+    ask_for_lock(session, now, "dataset", version, lock_days)
     return version
 
 

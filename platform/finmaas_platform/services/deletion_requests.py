@@ -94,6 +94,8 @@ def purge_request(session: Session, deps: Deps, caller: Caller, request_id: str)
     for version in versions:
         _purge_version(session, version)
         after = {"state": PURGED, "request": row.id}
+        if version.locked_until is not None and version.locked_until > now:
+            after["locked_until"] = version.locked_until.isoformat()
         record_audit(session, caller, now, "dataset_version.purge", version.id, None, after, tenant_id=row.tenant_id)
     row.state, row.purged_at = PURGED, now
     _audit(session, caller, now, row, "purge", {"state": APPROVED}, {"state": PURGED})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -55,8 +56,16 @@ class KeptBlobs:
     def list(self) -> Iterator[str]:
         return self.inner.list()
 
-    def delete(self, digest: str) -> None:
-        self.inner.delete(digest)
+    def delete(self, digest: str) -> datetime | None:
+        return self.inner.delete(digest)
+
+    @property
+    def can_lock(self) -> bool:
+        return self.inner.can_lock
+
+    def retain(self, digest: str, until: datetime) -> bool:
+        """Of a blob that lies whole: who locks a file made of blocks locks those."""
+        return self.inner.retain(digest, until)
 
     def _find(self, digest: str) -> Recipe | None:
         with read_unit(self._sessions) as session:

@@ -34,6 +34,7 @@ from finmaas_platform.domain.model_versions import (
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.approval_rules import find_authors, gather_facts, get_rules, to_person
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.locks import ask_for_lock
 from finmaas_platform.services.models import find_alias, lock_version, select_aliases
 from finmaas_platform.services.signatures import store_signature
 from finmaas_registry.signing import Signed, TrustRoot
@@ -49,10 +50,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Means:
-    """What moves need beside the database: whose signatures count, and for an approval the new one."""
+    """What moves need beside the database: whose signatures count, and for an approval the new one and its locks."""
 
     trust: TrustRoot
     signed: Signed | None = None
+    lock_days: int = 0
 
 
 def judge_version(session: Session, caller: Caller, version: ModelVersionRow, means: Means) -> Verdict:
@@ -88,6 +90,7 @@ def approve_version(
         raise Conflict(f"{version.ref} was moved at the same time; look at it and repeat your change")
     _move(session, caller, now, version, Move.APPROVE, target, note, verdict.outcomes)
     store_signature(session, caller, now, version, means.signed)
+    ask_for_lock(session, now, "model", version, means.lock_days)
 
 
 def reject_version(
@@ -194,6 +197,8 @@ def _move(
     told = [outcome.as_json() for outcome in outcomes]
     _add_event(session, caller, now, version.model, version.id, None, move.value, before, target.value, note, told)
     after = {"ref": version.ref, "state": target.value, "note": note, "digest": version.digest, "rules": told}
+    if version.locked_until is not None and version.locked_until > now:
+        after["locked_until"] = version.locked_until.isoformat()
     action = f"model_version.{move.value}"
     record_audit(session, caller, now, action, version.id, {"state": before}, after, tenant_id=version.tenant_id)
 

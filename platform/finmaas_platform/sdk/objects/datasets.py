@@ -42,6 +42,7 @@ class DatasetVersion(ApiObject):
     state: str = "draft"
     released_at: datetime | None = None
     released_by: str | None = None
+    locked_until: datetime | None = None
 
 
 class DatasetReport(ApiObject):

@@ -48,6 +48,7 @@ class ModelVersion(ApiObject):
     description: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict)
     lineage: Lineage = Lineage()
+    locked_until: datetime | None = None
     created_at: datetime
     created_by: str = ""
 
