@@ -46,6 +46,7 @@ from finmaas_platform.api import (
     traffic,
     usage,
     version_imports,
+    xet,
 )
 from finmaas_platform.api.middleware import RequestContext
 from finmaas_platform.api.problems import install_problem_handlers
@@ -135,7 +136,7 @@ def make_app() -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     # The clients of these fix the paths.
-    for router in (hub_writes.router, hub_lfs.router, hub.router, mlflow_artifacts.router):
+    for router in (xet.router, hub_writes.router, hub_lfs.router, hub.router, mlflow_artifacts.router):
         app.include_router(router)
 
     def openapi() -> dict[str, Any]:

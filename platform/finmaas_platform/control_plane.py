@@ -12,6 +12,7 @@ import uvicorn
 
 from finmaas_core.clock import Clock, SystemClock
 from finmaas_core.errors import FinmaasError
+from finmaas_core.memory import keep_buffers
 from finmaas_core.settings import Settings, load_settings
 from finmaas_core.telemetry import configure_logging, get_logger
 from finmaas_platform.app import create_app
@@ -58,6 +59,7 @@ def _sweep_imports(scratch: Path) -> None:
 def main() -> int:
     """Serves until told to stop; 1 when the installation cannot be used, with the reason on stderr."""
     configure_logging("control-plane")
+    keep_buffers()
     try:
         settings = load_settings()
         deps = build_deps(settings)

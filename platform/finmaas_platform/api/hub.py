@@ -1,7 +1,8 @@
 """The Hugging Face Hub protocol, reading: what `huggingface_hub`, `transformers`, `datasets` and vLLM ask.
 
 Set `HF_ENDPOINT` to the control plane and `HF_TOKEN` to an access token. Nothing is public: a repository of another
-tenant is one that does not exist. No answer mentions Xet, so clients fetch files over plain HTTP, whole or by range.
+tenant is one that does not exist. Files are fetched over plain HTTP, whole or by range; large ones by Xet (`xet.py`),
+where the client can.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from finmaas_platform.api.blob_stream import blob_response
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, ReaderDep
 from finmaas_platform.api.hub_route import HubRoute
 from finmaas_platform.api.paging import paginate
+from finmaas_platform.api.xet import announce
 from finmaas_platform.db.base import read_unit
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain import hub
@@ -192,6 +194,7 @@ def _resolve(
     file = snapshot.find(path)
     if file is None:
         raise _no_entry(snapshot, path)
+    token_url = f"{request.base_url}api/{kind}s/{tenant}/{repo}/xet-read-token/{snapshot.commit}"
     name = quote(file.path.rsplit("/", 1)[-1])
     headers = {
         "X-Repo-Commit": snapshot.commit,
@@ -200,6 +203,7 @@ def _resolve(
         "Content-Disposition": f"inline; filename*=UTF-8''{name}",
         "Cache-Control": "private, no-cache",
         **_INERT,
+        **announce(deps, caller, file, token_url),
     }
     return blob_response(deps.store, file.sha256, file.size, request, headers)
 

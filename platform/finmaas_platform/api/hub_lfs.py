@@ -1,6 +1,6 @@
 """Uploads of large files as Hub clients do them: the LFS batch API, in one go or in parts.
 
-Clients send no token to the addresses that they are given; `services/hub_uploads.py` says what stands in its place.
+Clients send no token to the addresses that they are given; `services/hub_addresses.py` says what stands in its place.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services import drafts
 from finmaas_platform.services.blobs import find_size, record_put
 from finmaas_platform.services.hub import get_repo
+from finmaas_platform.services.hub_addresses import VALID_FOR, Grant
 from finmaas_platform.services.hub_uploads import (
-    VALID_FOR,
-    Grant,
     UploadSigner,
     check_grant,
     check_size,

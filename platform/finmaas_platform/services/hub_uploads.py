@@ -1,66 +1,35 @@
 """Uploads of large files by Git LFS, as Hub clients do them: by addresses that carry their own permission.
 
-Clients send no token to those addresses, so each holds a grant that we signed: who, which digest, how many bytes, until
-when. It lets nobody read anything. Parts of a large file are blobs of their own until the last one came; an etag tells
-which, signed as well, so that nobody can name the blob of another. Nothing is kept in memory or in a row.
+Each address holds a grant (`hub_addresses`), which lets nobody read anything. Parts of a large file are blobs of their
+own until the last one came; an etag tells which, signed as well, so that nobody can name the blob of another. Nothing
+is kept in memory or in a row.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from math import ceil
 
 from sqlalchemy.orm import Session
 
-from finmaas_core.errors import InvalidInput, NotAllowed, NotAuthenticated
+from finmaas_core.errors import InvalidInput, NotAllowed
 from finmaas_core.quantities import check_digest
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.authentication import authenticate_signed
 from finmaas_platform.services.blobs import check_may_put
+from finmaas_platform.services.hub_addresses import AddressSigner, Grant
 from finmaas_registry.store import BlobStore, Stored
 
 PART_BYTES = 64 << 20
 MAX_PARTS = 1_000
-VALID_FOR = timedelta(hours=12)
-EXPIRED = "this upload address has expired or was changed; start the upload again"
 
 
-@dataclass(frozen=True)
-class Grant:
-    """May put the bytes of one digest, for one principal, until a moment in seconds since 1970."""
-
-    principal_id: str
-    digest: str
-    size: int
-    until: int
-
-
-class UploadSigner:
-    """Makes and reads grants and etags, under a key that follows from the installation's pepper."""
+class UploadSigner(AddressSigner):
+    """Makes and reads grants to upload, and the etags of parts."""
 
     def __init__(self, pepper: str) -> None:
-        self._key = hmac.new(pepper.encode(), b"finmaas hub upload", hashlib.sha256).digest()
-
-    def sign(self, grant: Grant) -> str:
-        """The grant as text for an address."""
-        body = _encode(json.dumps(asdict(grant)).encode())
-        return f"{body}.{self._mac('grant', body)}"
-
-    def read(self, text: str, digest: str, now: datetime) -> Grant:
-        """The grant in a text; NotAuthenticated for one that is not ours, of another digest, or too old."""
-        body, _, mac = text.partition(".")
-        if not hmac.compare_digest(mac.encode(), self._mac("grant", body).encode()):
-            raise NotAuthenticated(EXPIRED)
-        grant = Grant(**json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))))
-        if grant.digest != digest or grant.until < now.timestamp():
-            raise NotAuthenticated(EXPIRED)
-        return grant
+        super().__init__(pepper, "upload")
 
     def sign_part(self, grant: Grant, number: int, stored: Stored) -> str:
         """The etag of a part: which blob it is, and that it is one of this upload."""
@@ -77,10 +46,7 @@ class UploadSigner:
         return Stored(check_digest(digest), int(size))
 
     def _mac_part(self, grant: Grant, number: int, stored: Stored) -> str:
-        return self._mac("part", f"{grant.principal_id} {grant.digest} {number} {stored.digest} {stored.size}")
-
-    def _mac(self, what: str, text: str) -> str:
-        return hmac.new(self._key, f"{what} {text}".encode(), hashlib.sha256).hexdigest()
+        return self.mac("part", f"{grant.principal_id} {grant.digest} {number} {stored.digest} {stored.size}")
 
 
 def plan_parts(size: int) -> tuple[int, int]:
@@ -121,7 +87,3 @@ def check_size(grant: Grant, chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _chain(store: BlobStore, parts: Iterable[Stored]) -> Iterator[bytes]:
     for part in parts:
         yield from store.open(part.digest)
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
