@@ -6,11 +6,11 @@ cd "$(dirname "$0")/.."
 uv=${UV:-.venv/bin/uv}
 common=(--python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet)
 
-"$uv" pip compile pyproject.toml requirements/cpu.in --extra postgres --group dev \
+"$uv" pip compile pyproject.toml requirements/cpu.in --extra postgres --extra hsm --group dev \
   --override requirements/overrides.txt "${common[@]}" -o requirements/cpu.txt
 # A folder or index with the CPU build must not be seen here: its version sorts above the CUDA build's.
 env -u UV_FIND_LINKS -u UV_EXTRA_INDEX_URL \
-  "$uv" pip compile pyproject.toml --extra postgres --extra training --extra serving --group dev \
+  "$uv" pip compile pyproject.toml --extra postgres --extra hsm --extra training --extra serving --group dev \
   --python-platform x86_64-manylinux_2_28 "${common[@]}" -o requirements/gpu.txt
 
 # Two parts are installed before the rest: uv itself, and the CPU build of torch, which has an index of its own.

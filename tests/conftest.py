@@ -22,7 +22,7 @@ for _name in [name for name in os.environ if name.startswith("FINMAAS_")]:
     if not _name.startswith(("FINMAAS_TEST_", "FINMAAS_DATA")):
         del os.environ[_name]
 
-ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no Node.js", "no real data", "no S3 server")
+ALLOWED_SKIPS = ("no GPU", "no Kubernetes", "no Node.js", "no real data", "no S3 server", "no SoftHSM")
 _forbidden_skips: list[str] = []
 
 
@@ -45,6 +45,15 @@ def s3_address() -> Iterator[S3Address]:
     with run_s3() as address:
         S3Store(address).ensure_bucket()
         yield address
+
+
+@pytest.fixture(scope="session")
+def hsm_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The library of a security module in software. A process loads it once, so the whole run has one token."""
+    from soft_hsm import make_token
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield make_token(tmp_path_factory.mktemp("softhsm"), patch)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -67,12 +67,18 @@ class Settings(BaseSettings):
     # everybody, its owner included; renewed while the version stays approved or released. 0: not at all.
     lock_model_days: int = Field(30, ge=0, le=36_500)
     lock_dataset_days: int = Field(30, ge=0, le=36_500)
-    # Whether new blobs are encrypted at rest, and by whose key: a file of the secrets, or Vault's transit engine.
-    blob_encryption: Literal["off", "file", "vault"] = "off"
+    # Whether new blobs are encrypted at rest, and by whose key: a file of the secrets, Vault's transit engine,
+    # or a token of a security module by PKCS#11 (the extra `hsm`).
+    blob_encryption: Literal["off", "file", "vault", "pkcs11"] = "off"
     vault_url: str = ""
     vault_token: SecretStr = SecretStr("")
     vault_key: str = "finmaas-blobs"
     vault_ca_file: Path | None = None
+    # The vendor's PKCS#11 library, the label and PIN of the token, and how the names of our keys in it begin.
+    pkcs11_module: Path | None = None
+    pkcs11_token: str = ""
+    pkcs11_pin: SecretStr = SecretStr("")
+    pkcs11_key: str = "finmaas-blobs"
 
     # The bank's identity provider: people log in there, and its tokens are taken beside access tokens. Empty: none.
     oidc_issuer: str = ""

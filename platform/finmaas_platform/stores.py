@@ -43,7 +43,19 @@ def make_key_ring(settings: Settings) -> KeyRing | None:
             raise EnvironmentFault("blob_encryption is vault; give FINMAAS_VAULT_URL and FINMAAS_VAULT_TOKEN")
         ca_file = settings.vault_ca_file
         return VaultKeyRing(settings.vault_url, settings.vault_token, settings.vault_key, ca_file=ca_file)
+    if settings.blob_encryption == "pkcs11" or (settings.blob_encryption == "off" and settings.pkcs11_module):
+        return _make_pkcs11_ring(settings)
     return FileKeyRing(path) if settings.blob_encryption == "file" or path.exists() else None
+
+
+def _make_pkcs11_ring(settings: Settings) -> KeyRing:
+    from finmaas_registry.pkcs11_ring import Pkcs11KeyRing  # the library is loaded only where it is used
+
+    if settings.pkcs11_module is None or not settings.pkcs11_token or not settings.pkcs11_pin.get_secret_value():
+        raise EnvironmentFault(
+            "blob_encryption is pkcs11; give FINMAAS_PKCS11_MODULE, FINMAAS_PKCS11_TOKEN and FINMAAS_PKCS11_PIN"
+        )
+    return Pkcs11KeyRing(settings.pkcs11_module, settings.pkcs11_token, settings.pkcs11_pin, settings.pkcs11_key)
 
 
 def _make_s3_store(settings: Settings, codecs: Sequence[Codec]) -> BlobStore:

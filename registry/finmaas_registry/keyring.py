@@ -1,4 +1,5 @@
-"""Who wraps the data keys under which blobs are sealed: one port, `KeyRing`; a file, or Vault's transit engine.
+"""Who wraps the data keys under which blobs are sealed: one port, `KeyRing`; a file, Vault's transit engine,
+or a security module (`pkcs11_ring.py`).
 
 A ring never gives its own keys away; it only wraps and unwraps. Rotating it makes a new wrapping key; the old one stays
 for unwrapping until every data key is wrapped anew (`rewrap`), which rewrites no blob.

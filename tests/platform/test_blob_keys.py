@@ -3,6 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from soft_hsm import PIN, TOKEN
 from sqlalchemy import select
 
 from finmaas_core.clock import FakeClock
@@ -11,7 +13,7 @@ from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.db.blobs import BlobKeyRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.services.blob_keys import DatabaseKeys
-from finmaas_platform.stores import make_codecs, make_store
+from finmaas_platform.stores import make_codecs, make_key_ring, make_store
 from finmaas_registry.keyring import FileKeyRing
 
 
@@ -53,3 +55,34 @@ class TestDatabaseKeys:
             session.delete(session.scalars(select(BlobKeyRow)).one())
         with pytest.raises(EnvironmentFault, match="not in the database"):
             b"".join(store.open(digest))
+
+
+class TestSecurityModule:
+    def test_blobs_are_sealed_under_a_key_that_never_leaves_the_token(
+        self, deps: Deps, clock: FakeClock, hsm_module: Path
+    ) -> None:
+        settings = deps.settings.model_copy(
+            update={
+                "blob_encryption": "pkcs11",
+                "pkcs11_module": hsm_module,
+                "pkcs11_token": TOKEN,
+                "pkcs11_pin": SecretStr(PIN),
+                "pkcs11_key": "platform",
+            }
+        )
+        store = make_store(settings, make_codecs(settings, deps.sessions, clock))
+        before, _ = store.put([b"before"])
+        ring = make_key_ring(settings)
+        assert ring is not None
+        name = DatabaseKeys(ring, deps.sessions, clock).rotate()
+        assert name.startswith("pkcs11:platform-2-")
+        off = settings.model_copy(update={"blob_encryption": "off"})
+        for later in (settings, off):
+            restarted = make_store(later, make_codecs(later, deps.sessions, clock))
+            assert b"".join(restarted.open(before)) == b"before"
+        assert {path.name for path in settings.paths.secrets.iterdir()} == set(), "no key lies in the home"
+
+    def test_a_setting_that_is_missing_is_named(self, deps: Deps) -> None:
+        settings = deps.settings.model_copy(update={"blob_encryption": "pkcs11"})
+        with pytest.raises(EnvironmentFault, match="FINMAAS_PKCS11_MODULE"):
+            make_key_ring(settings)
