@@ -149,7 +149,8 @@ def diff_dataset_versions(
 def trace_row(body: RowRequest, caller: CallerDep, deps: DepsDep, session: SessionDep) -> TraceView:
     """By the keyed digests of row indexes: no row is read. All versions in the caller's sight are asked."""
     query = RowQuery.of(body.text, body.row_id)
-    return TraceView(**trace(session, caller, find_row(session, deps, caller, query)))
+    found = find_row(deps, caller, query)
+    return TraceView(**trace(session, caller, found))
 
 
 @requests_router.post("", status_code=201, summary="Ask that a row be forgotten")

@@ -126,14 +126,16 @@ def release_draft(
 ) -> Any:
     """Makes it the next version, checked as every version is. The draft is gone then."""
 
+    checked = None if once.is_done(deps.sessions) else drafts.check_draft(deps, caller, f"{tenant}/{project}", name)
+
     def release() -> ModelVersionView:
         row = drafts.release_model(
             session,
-            deps.store,
             caller,
             deps.clock.now(),
             get_project(session, caller, f"{tenant}/{project}"),
             name,
+            checked,
             body.base,
             body.description or "",
         )

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse
 
 from finmaas_core.errors import Conflict
 from finmaas_platform.api.dependencies import AnyCallerDep, DepsDep
+from finmaas_platform.db.base import SessionFactory, read_unit
 from finmaas_platform.db.idempotency import IdempotencyRow
 
 KEPT_FOR = timedelta(days=1)
@@ -55,6 +56,14 @@ class Once:
         row.response = view.model_dump(mode="json") | dict.fromkeys(secrets)
         row.status = status
         return view
+
+    def is_done(self, sessions: SessionFactory) -> bool:
+        """Whether `run` will only answer what the first call answered; then nothing needs to be looked at for it."""
+        if self.key is None:
+            return False
+        with read_unit(sessions) as session:
+            row = session.get(IdempotencyRow, (self.principal_id, self.route, self.key))
+            return row is not None and row.status != 0
 
     def _claim(self, session: Session) -> IdempotencyRow:
         """Takes the key, so that a call at the same time waits for this one; status 0 until the write is made."""

@@ -24,7 +24,7 @@ from finmaas_platform.services.job_protocol import (
     record_failure,
     record_metrics,
 )
-from finmaas_platform.services.job_results import complete_evaluation, complete_training, get_inputs
+from finmaas_platform.services.job_results import check_result, complete_evaluation, complete_training, get_inputs
 from finmaas_registry.manifest import FileEntry
 
 router = APIRouter(prefix="/jobs/{job_id}/attempts/{number}", tags=["job protocol"])
@@ -190,8 +190,8 @@ def post_result(
     if body.scores is not None:
         row = complete_evaluation(session, caller, now, job_id, number, body.scores, body.details)
     else:
-        files = _to_entries(body.files or [])
-        row = complete_training(session, deps.store, caller, now, job_id, number, files, body.metrics, body.materials)
+        checked = check_result(deps, caller, job_id, number, _to_entries(body.files or []))
+        row = complete_training(session, caller, now, job_id, number, checked, body.metrics, body.materials)
     return to_view(row)
 
 

@@ -23,9 +23,11 @@ from finmaas_platform.domain.jobs import FINISHED, AttemptState, JobKind, JobSta
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.job_logs import LogPosition, read_job_log
 from finmaas_platform.services.jobs import (
+    NO_BASE,
     cancel_job,
     create_job,
     get_job,
+    read_base_context,
     resolve_spec,
     select_attempts,
     select_jobs,
@@ -157,9 +159,11 @@ def _to_metrics(row: JobMetricRow) -> Metrics:
 def post_job(body: NewJob, session: SessionDep, caller: CallerDep, deps: DepsDep, once: OnceDep) -> Any:
     """Checks the spec, pins its references and queues the job; it is handed to the cluster within about a second."""
     now = deps.clock.now()
+    seen = once.is_done(deps.sessions)
+    context = NO_BASE if seen else read_base_context(deps, caller, body.project, body.kind, body.spec)
 
     def make() -> Job:
-        return to_view(create_job(session, deps.store, caller, now, body.project, body.kind, body.spec))
+        return to_view(create_job(session, context, caller, now, body.project, body.kind, body.spec))
 
     return once.run(session, make)
 
@@ -167,7 +171,8 @@ def post_job(body: NewJob, session: SessionDep, caller: CallerDep, deps: DepsDep
 @router.post("/validate", summary="Check a spec without queueing it")
 def validate_job(body: NewJob, session: SessionDep, caller: CallerDep, deps: DepsDep) -> CheckedSpec:
     """Answers 200 when the job could be queued; else the same problem that queueing would give."""
-    resolved = resolve_spec(session, deps.store, caller, body.project, body.kind, body.spec)
+    context = read_base_context(deps, caller, body.project, body.kind, body.spec)
+    resolved = resolve_spec(session, context, caller, body.project, body.kind, body.spec)
     return CheckedSpec(
         kind=body.kind,
         spec=resolved.spec.model_dump(mode="json"),

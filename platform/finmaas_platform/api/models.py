@@ -17,6 +17,7 @@ from finmaas_platform.db.models import ModelRow, ModelVersionRow
 from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import models
+from finmaas_platform.services.model_checks import check_model
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.signatures import find_bundle
 from finmaas_registry.manifest import FileEntry
@@ -196,19 +197,19 @@ def create_model_version(
 ) -> ModelVersionView:
     """Its blobs were put before. Safe to repeat: 200 when a version has the same files already."""
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+    files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
+    checked = check_model(deps, caller, body.kind, files, f"{tenant}/{project}")
     owner = get_project(session, caller, f"{tenant}/{project}")
     base = models.resolve_model_version(session, caller, owner, body.base) if body.base else None
     parents = [models.resolve_model_version(session, caller, owner, ref) for ref in body.parents]
     known = models.find_latest_number(session, caller, owner, name)
     row = models.register_model_version(
         session,
-        deps.store,
         caller,
         deps.clock.now(),
         owner,
         name,
-        body.kind,
-        [FileEntry(file.path, file.sha256, file.size) for file in body.files],
+        checked,
         base_version_id=base.id if base else None,
         description=body.description or "",
         parents=parents,

@@ -15,6 +15,7 @@ from finmaas_platform.api.models import FileBody, ModelVersionView, show_model_v
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets, models
+from finmaas_platform.services.model_checks import check_model
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.signatures import find_trust_root
 from finmaas_platform.services.version_imports import describe_dataset, describe_model, find_origin, import_model
@@ -115,18 +116,17 @@ def import_carried_model(
     files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
     trust = None if deps.settings.trust_root is None else find_trust_root(deps.settings)
     verified_by = None if trust is None else verify_document(body.document, files, trust)
+    checked = check_model(deps, caller, body.kind, files, f"{tenant}/{project}")
     owner = get_project(session, caller, f"{tenant}/{project}")
     known = models.find_latest_number(session, caller, owner, name)
     row = import_model(
         session,
-        deps.store,
         caller,
         deps.clock.now(),
         owner,
         name,
         body.source,
-        files,
-        body.kind,
+        checked,
         body.document,
         body.base,
         body.description or "",

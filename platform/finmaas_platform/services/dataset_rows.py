@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import InvalidInput
+from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DatasetReportRow, DatasetVersionRow
 from finmaas_platform.db.endpoints import EndpointRow
 from finmaas_platform.db.jobs import JobRow
@@ -57,14 +58,16 @@ class Found:
     rows: list[int]
 
 
-def find_row(session: Session, deps: Deps, caller: Caller, query: RowQuery) -> list[Found]:
-    """Every version in the caller's sight that holds the row, oldest first."""
-    versions = scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.state != PURGED)
-    reports = scoped(select(DatasetReportRow), caller)
-    by_version = {report.version_id: report for report in session.scalars(reports)}
+def find_row(deps: Deps, caller: Caller, query: RowQuery) -> list[Found]:
+    """Every version in the caller's sight that holds the row, oldest first. Holds no session while it reads indexes."""
+    with read_unit(deps.sessions) as session:
+        reports = session.scalars(scoped(select(DatasetReportRow), caller))
+        by_version = {report.version_id: report for report in reports}
+        query_versions = scoped(select(DatasetVersionRow), caller).where(DatasetVersionRow.state != PURGED)
+        versions = session.scalars(query_versions.order_by(DatasetVersionRow.id)).unique().all()
     digests: dict[str, int] = {}
     found = []
-    for version in session.scalars(versions.order_by(DatasetVersionRow.id)).unique():
+    for version in versions:
         report = by_version.get(version.id)
         if report is None:
             continue

@@ -42,8 +42,8 @@ OPEN, APPROVED = "open", "approved"
 def forget_row(deps: Deps, caller: Caller, query: RowQuery, reason: str) -> DeletionRequestRow:
     """Records the request and makes the versions without the row. NotFound when no version holds it."""
     caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+    found = find_row(deps, caller, query)
     with unit_of_work(deps.sessions) as session:
-        found = find_row(session, deps, caller, query)
         row = _open_request(session, deps, caller, query, reason, found)
     latest = [one for one in found if one.version.number == one.version.dataset.latest_version]
     made = [_make_without(deps, caller, one) for one in latest]

@@ -16,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from finmaas_core.errors import AlreadyExists, Conflict, InvalidInput, NotFound
 from finmaas_core.ids import new_id
-from finmaas_platform.db.base import insert_unique
+from finmaas_platform.db.base import insert_unique, read_unit
 from finmaas_platform.db.drafts import DraftRow
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.db.tenants import TenantRow
+from finmaas_platform.deps import Deps
 from finmaas_platform.domain.drafts import (
     LfsFile,
     Operation,
@@ -43,12 +44,13 @@ from finmaas_platform.services.blobs import (
     unindex_version,
 )
 from finmaas_platform.services.hub import Repo, get_snapshot
+from finmaas_platform.services.model_checks import CheckedModel, check_model
 from finmaas_platform.services.models import register_model_version, resolve_model_version
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.versions import lock_project
-from finmaas_registry.manifest import FileEntry
+from finmaas_registry.manifest import FileEntry, make_manifest
 from finmaas_registry.model_folder import tell_kind
-from finmaas_registry.store import BlobStore, Stored
+from finmaas_registry.store import Stored
 
 
 @dataclass(frozen=True)
@@ -122,35 +124,50 @@ def commit(session: Session, caller: Caller, now: datetime, repo: Repo, change: 
     return draft.revision
 
 
+def check_draft(deps: Deps, caller: Caller, project: str, name: str) -> CheckedModel | None:
+    """Looks at the files of a draft, before the transaction that releases it; None where there is no draft to look at.
+
+    InvalidInput while it has no files, or for files that make no model.
+    """
+    check_may_write(caller)
+    with read_unit(deps.sessions) as session:
+        owner = get_project(session, caller, project)
+        draft = session.scalar(_select_draft(caller, RepoKind.MODEL, owner, name))
+        if draft is None:
+            return None
+        files = to_entries(draft.files)
+        if not files:
+            raise InvalidInput(f"the draft of {draft.ref} has no files yet; upload some first")
+    return check_model(deps, caller, tell_kind(file.path for file in files), files)
+
+
 def release_model(
     session: Session,
-    store: BlobStore,
     caller: Caller,
     now: datetime,
     project: ProjectRow,
     name: str,
+    checked: CheckedModel | None,
     base: str | None = None,
     description: str = "",
 ) -> ModelVersionRow:
     """The version that a draft becomes; the draft is gone then.
 
-    InvalidInput while it has no files, and whatever `register_model_version` raises.
+    Conflict for a draft that was committed to since `check_draft`, and whatever `register_model_version` raises.
     """
     check_may_write(caller)
+    lock_project(session, project)
     draft = get_draft(session, caller, RepoKind.MODEL, project, name)
-    files = to_entries(draft.files)
-    if not files:
-        raise InvalidInput(f"the draft of {draft.ref} has no files yet; upload some first")
+    if checked is None or make_manifest(to_entries(draft.files)) != checked.manifest:
+        raise Conflict(f"the draft of {draft.ref} was committed to at the same time; look at it and release it again")
     base_version = resolve_model_version(session, caller, project, base) if base else None
     row = register_model_version(
         session,
-        store,
         caller,
         now,
         project,
         name,
-        tell_kind(file.path for file in files),
-        files,
+        checked,
         base_version_id=base_version.id if base_version else None,
         description=description or draft.message,
         co_authors=draft.authors,
@@ -188,12 +205,15 @@ def void_drafts(
 
 def get_draft(session: Session, caller: Caller, kind: RepoKind, project: ProjectRow, name: str) -> DraftRow:
     """The draft of a name; NotFound."""
-    query = scoped(select(DraftRow), caller).where(
-        DraftRow.project_id == project.id, DraftRow.kind == kind, DraftRow.name == name
-    )
-    if found := session.scalar(query):
+    if found := session.scalar(_select_draft(caller, kind, project, name)):
         return found
     raise NotFound(f"there is no open draft of the {kind} {name} in {project.ref}; upload to it, and one is opened")
+
+
+def _select_draft(caller: Caller, kind: RepoKind, project: ProjectRow, name: str) -> Select[DraftRow]:
+    return scoped(select(DraftRow), caller).where(
+        DraftRow.project_id == project.id, DraftRow.kind == kind, DraftRow.name == name
+    )
 
 
 def select_drafts(session: Session, caller: Caller, kind: RepoKind | None, project: str | None) -> Select[DraftRow]:

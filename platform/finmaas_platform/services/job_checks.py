@@ -17,13 +17,15 @@ from finmaas_training.validate import ANSWERED_SHAPES, TrainingFacts, validate_t
 MAX_CONFIG_BYTES = 1024 * 1024
 
 
-def check_training(store: BlobStore, spec: TrainingSpec, dataset: DatasetVersionRow, base: ModelVersionRow) -> None:
-    """Raises InvalidSpec for a training that cannot work."""
+def check_training(
+    spec: TrainingSpec, dataset: DatasetVersionRow, base: ModelVersionRow, base_context: int | None
+) -> None:
+    """Raises InvalidSpec for a training that cannot work; `base_context` is what `find_context_length` told."""
     facts = TrainingFacts(
         shape=dataset.shape,
         splits=dataset.splits,
         base_kind="adapter" if base.kind == "adapter" else "full",
-        base_context=find_context_length(store, base),
+        base_context=base_context,
     )
     validate_training(spec, facts)
 

@@ -11,17 +11,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_core.errors import Conflict, InvalidInput
+from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DatasetVersionRow
 from finmaas_platform.db.jobs import AttemptRow, JobRow
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.scope import scoped
+from finmaas_platform.deps import Deps
 from finmaas_platform.domain.jobs import AttemptState, JobKind, JobState
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.evaluations import store_evaluation
 from finmaas_platform.services.job_protocol import get_open_attempt, get_own_attempt, move_job
+from finmaas_platform.services.model_checks import CheckedModel, check_model
 from finmaas_platform.services.models import Author, register_model_version
 from finmaas_registry.manifest import FileEntry
-from finmaas_registry.store import BlobStore
 
 
 @dataclass(frozen=True)
@@ -46,30 +48,38 @@ def get_inputs(session: Session, caller: Caller, job_id: str, number: int) -> Jo
     )
 
 
+def check_result(
+    deps: Deps, caller: Caller, job_id: str, number: int, files: Sequence[FileEntry]
+) -> CheckedModel | None:
+    """Looks at the files of a result, before the transaction that takes it; None when it was taken already."""
+    with read_unit(deps.sessions) as session:
+        job, _ = _get_unfinished(session, caller, job_id, number, JobKind.TRAINING)
+        if job.state == JobState.SUCCEEDED:
+            return None
+    return check_model(deps, caller, "full", files)
+
+
 def complete_training(
     session: Session,
-    store: BlobStore,
     caller: Caller,
     now: datetime,
     job_id: str,
     number: int,
-    files: Sequence[FileEntry],
+    checked: CheckedModel | None,
     metrics: Mapping[str, Any],
     materials: Mapping[str, Any] | None = None,
 ) -> JobRow:
     """Registers the model version, with its lineage, and ends the job. Handing it in again changes nothing."""
     job, attempt = _get_unfinished(session, caller, job_id, number, JobKind.TRAINING)
-    if job.state == JobState.SUCCEEDED:
+    if job.state == JobState.SUCCEEDED or checked is None:
         return job
     version = register_model_version(
         session,
-        store,
         caller,
         now,
         job.project,
         job.spec["output"],
-        "full",
-        files,
+        checked,
         base_version_id=job.base_version_id,
         job_id=job.id,
         dataset_version_id=job.dataset_version_id,

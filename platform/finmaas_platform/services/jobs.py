@@ -11,24 +11,25 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from finmaas_core.errors import InvalidSpec, NotFound
+from finmaas_core.errors import Conflict, InvalidSpec, NotFound
 from finmaas_core.ids import new_id
+from finmaas_platform.db.base import read_unit
 from finmaas_platform.db.datasets import DatasetVersionRow
 from finmaas_platform.db.jobs import AttemptRow, JobMetricRow, JobRow
 from finmaas_platform.db.leases import break_lease, wake_after_commit
 from finmaas_platform.db.models import ModelVersionRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
+from finmaas_platform.deps import Deps
 from finmaas_platform.domain.jobs import FINISHED, JobKind, JobState
 from finmaas_platform.domain.model_versions import VersionState
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.datasets import check_readable, resolve_dataset_version
-from finmaas_platform.services.job_checks import check_evaluation, check_training
+from finmaas_platform.services.job_checks import check_evaluation, check_training, find_context_length
 from finmaas_platform.services.job_protocol import move_job
 from finmaas_platform.services.models import resolve_model_version
 from finmaas_platform.services.projects import get_project
-from finmaas_registry.store import BlobStore
 from finmaas_training.spec import EvaluationSpec, TrainingSpec
 
 MAKERS = (Role.TENANT_ADMIN, Role.ML_ENGINEER)
@@ -47,10 +48,44 @@ class ResolvedSpec:
     subject: ModelVersionRow | None
 
 
+@dataclass(frozen=True)
+class BaseContext:
+    """The longest text that the base of a training reads, in tokens; read before the transaction that asks for it."""
+
+    base_id: str | None
+    tokens: int | None
+
+
+NO_BASE = BaseContext(None, None)
+
+
+def read_base_context(
+    deps: Deps, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
+) -> BaseContext:
+    """Reads the base's configuration in the store, holding no transaction. Raises as `resolve_spec`."""
+    with read_unit(deps.sessions) as session:
+        base = _resolve(session, caller, project_ref, kind, spec).base
+    if base is None or kind is not JobKind.TRAINING:
+        return NO_BASE
+    return BaseContext(base.id, find_context_length(deps.store, base))
+
+
 def resolve_spec(
-    session: Session, store: BlobStore, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
+    session: Session, context: BaseContext, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
 ) -> ResolvedSpec:
     """Checks a spec as far as that is possible before it runs; InvalidSpec or NotFound say what is wrong with it."""
+    resolved = _resolve(session, caller, project_ref, kind, spec)
+    if isinstance(resolved.spec, TrainingSpec):
+        assert resolved.base is not None, "a training spec always has a base"
+        if resolved.base.id != context.base_id:
+            raise Conflict(f"{resolved.spec.base} was moved at the same time; repeat your request")
+        check_training(resolved.spec, resolved.dataset, resolved.base, context.tokens)
+    return resolved
+
+
+def _resolve(
+    session: Session, caller: Caller, project_ref: str, kind: JobKind, spec: Mapping[str, Any]
+) -> ResolvedSpec:
     caller.require(*MAKERS)
     project = get_project(session, caller, project_ref)
     parsed = parse_spec(kind, spec)
@@ -62,7 +97,6 @@ def resolve_spec(
         assert base is not None, "a training spec always has a base"
         if base.state == VersionState.RETIRED:
             raise InvalidSpec(f"the base {base.ref} is retired; train from another version")
-        check_training(store, parsed, dataset, base)
         return ResolvedSpec(project, kind, parsed, dataset, base, None)
     subject = _resolve_model(session, caller, project, parsed.model)
     check_evaluation(parsed, dataset, subject, base)
@@ -80,7 +114,7 @@ def parse_spec(kind: JobKind, spec: Mapping[str, Any]) -> Spec:
 
 def create_job(
     session: Session,
-    store: BlobStore,
+    context: BaseContext,
     caller: Caller,
     now: datetime,
     project_ref: str,
@@ -88,7 +122,7 @@ def create_job(
     spec: Mapping[str, Any],
 ) -> JobRow:
     """Queues a job. Its references are pinned now: a version that is made later does not change it."""
-    resolved = resolve_spec(session, store, caller, project_ref, kind, spec)
+    resolved = resolve_spec(session, context, caller, project_ref, kind, spec)
     project = resolved.project
     row = JobRow(
         id=new_id("job"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,7 @@ from finmaas_platform.domain.names import check_name
 from finmaas_platform.domain.principals import Caller, CallerKind
 from finmaas_platform.services.audit import record_audit
 from finmaas_platform.services.blobs import check_files_are_put, hold_blobs, index_version
+from finmaas_platform.services.model_checks import CheckedModel
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.versions import (
     MAX_KNOWN,
@@ -29,9 +30,8 @@ from finmaas_platform.services.versions import (
     unknown_name,
     unknown_number,
 )
-from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
-from finmaas_registry.model_folder import check_model_files
-from finmaas_registry.store import BlobStore, Stored
+from finmaas_registry.manifest import Manifest
+from finmaas_registry.store import Stored
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,11 @@ class Author:
 
 def register_model_version(
     session: Session,
-    store: BlobStore,
     caller: Caller,
     now: datetime,
     project: ProjectRow,
     name: str,
-    kind: str,
-    files: Iterable[FileEntry],
+    checked: CheckedModel,
     base_version_id: str | None = None,
     job_id: str | None = None,
     dataset_version_id: str | None = None,
@@ -61,13 +59,13 @@ def register_model_version(
     materials: Mapping[str, Any] | None = None,
     parents: Sequence[ModelVersionRow] = (),
 ) -> ModelVersionRow:
-    """A new version in the session's transaction; every blob must have been put before.
+    """A new version in the session's transaction, of files that `check_model` looked at before it.
 
     Idempotent: a job registers once, and without a job the same files (and base) are the same version. Raises
-    InvalidInput for files that are no servable model (see `check_model_files`) or were not put.
+    InvalidInput for files that are not there any more.
     """
     check_name(name, "model name")
-    manifest = make_manifest(files)
+    kind, manifest = checked.kind, checked.manifest
     author = author or Author(caller.id, tuple(sorted(caller.token_holders)))
     _check_parents(project, kind, parents)
     if kind == "adapter" and base_version_id is None:
@@ -76,8 +74,6 @@ def register_model_version(
     if existing := _find_registered(session, caller, project, name, manifest, kind, base_version_id, job_id):
         return existing
     check_files_are_put(session, caller, manifest.files)
-    # What was merged is whole weights to whoever loads it.
-    check_model_files("full" if kind == "merged" else kind, manifest.files, store.open)
     model = _find_model(session, caller, project, name) or _add_model(session, caller, now, project, name)
     model.latest_version += 1
     row = ModelVersionRow(

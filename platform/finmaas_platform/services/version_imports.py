@@ -23,9 +23,9 @@ from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.model_checks import CheckedModel
 from finmaas_platform.services.models import register_model_version, resolve_model_version
 from finmaas_registry.manifest import FileEntry, make_manifest
-from finmaas_registry.store import BlobStore
 
 
 def describe_model(session: Session, caller: Caller, now: datetime, row: ModelVersionRow) -> dict[str, Any]:
@@ -62,14 +62,12 @@ def describe_dataset(session: Session, caller: Caller, now: datetime, row: Datas
 
 def import_model(
     session: Session,
-    store: BlobStore,
     caller: Caller,
     now: datetime,
     project: ProjectRow,
     name: str,
     source: str,
-    files: Sequence[FileEntry],
-    kind: str,
+    checked: CheckedModel,
     document: Mapping[str, Any],
     base: str | None = None,
     description: str = "",
@@ -79,17 +77,15 @@ def import_model(
 
     The base of an adapter is the version that is named, else one here with the files that its document tells of.
     """
-    check_document(document, files)
-    base_row = _find_base(session, caller, project, document, base) if kind == "adapter" or base else None
+    check_document(document, checked.manifest.files)
+    base_row = _find_base(session, caller, project, document, base) if checked.kind == "adapter" or base else None
     row = register_model_version(
         session,
-        store,
         caller,
         now,
         project,
         name,
-        kind,
-        files,
+        checked,
         base_version_id=base_row.id if base_row else None,
         description=description,
     )

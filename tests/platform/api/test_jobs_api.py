@@ -6,7 +6,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -28,6 +28,7 @@ from finmaas_platform.domain.principals import Caller, CallerKind
 from finmaas_platform.reconcile.jobs import JobReconciler
 from finmaas_platform.reconcile.loop import start_reconcilers
 from finmaas_platform.services.blobs import record_put
+from finmaas_registry.store import MemoryStore
 
 Headers = dict[str, str]
 TRAINING = {"base": "tiny@1", "dataset": "intents", "output": "tuned"}
@@ -300,6 +301,24 @@ class TestResult:
             )  # fmt: skip
         events = site.get(f"/audit-events?target={job_id}", admin).json()["items"]
         assert {"job.create", "job.state"} == {event["action"] for event in events}
+
+    def test_no_transaction_is_open_while_its_files_are_looked_at(
+        self, site: Site, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = site.submit()
+        token = site.start(job_id)
+        files = site.put_files(job_id, model_files())
+        engine = site.deps.sessions.kw["bind"]
+        open_blob, held = store.open, []
+
+        def look(digest: str, offset: int = 0) -> Iterator[bytes]:
+            held.append(engine.pool.checkedout())
+            return open_blob(digest, offset)
+
+        monkeypatch.setattr(store, "open", look)
+        assert site.post(f"/jobs/{job_id}/attempts/1/result", {"files": files}, token).status_code == 200
+        assert held
+        assert set(held) == {0}
 
     def test_an_unusable_model_leaves_the_job_as_it_is(self, site: Site) -> None:
         job_id = site.submit()
