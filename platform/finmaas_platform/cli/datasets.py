@@ -11,11 +11,15 @@ import typer
 from finmaas_platform.cli.options import (
     DATA,
     DEFAULT_PROJECT,
+    HUB,
     AnyProjectOption,
+    EndpointOption,
     JsonOption,
     ProjectOption,
+    RevisionOption,
     complete_dataset,
     connect,
+    open_hub,
 )
 from finmaas_platform.cli.terminal import (
     Column,
@@ -87,8 +91,18 @@ def register(root: typer.Typer) -> None:
 
 @app.command("import")
 def import_dataset(
-    file: Annotated[Path, typer.Argument(help="A .csv, .jsonl, .xlsx or .parquet file.", exists=True, dir_okay=False)],
     name: Annotated[str, typer.Option("--name", "-n", help="Dataset that this becomes a version of.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="A .csv, .jsonl, .xlsx or .parquet file.", exists=True, dir_okay=False)
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", help="Instead of a file: a dataset repository, e.g. acme/questions.")
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", help="The file or folder of the repository, where there are several.")
+    ] = None,
+    endpoint: EndpointOption = HUB,
+    revision: RevisionOption = "main",
     project: ProjectOption = DEFAULT_PROJECT,
     shape: Annotated[
         Shape | None, typer.Option("--shape", help="What a row is (default: told by the columns).", show_default=False)
@@ -123,35 +137,44 @@ def import_dataset(
     ] = WithoutConsent.REFUSE,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a file as a new version. The same content again gives the version that is there.
+    """Import a file, or a repository of a Hub, as a new version. Equal content gives the version that is there.
+
+    HF_TOKEN, if it is set, is sent to the Hub, and nowhere else.
 
     Example: finmaas dataset import tickets.csv --name intents --text text --label label
+    Example: finmaas dataset import --hub acme/questions --endpoint https://mirror.example --name questions
     """
     from finmaas_platform.cli.progress import show_bytes
 
-    with connect() as client, show_bytes(f"Importing {file.name}") as on_progress:
-        version = client.datasets.import_file(
-            file,
-            name,
-            project,
-            shape=shape,
-            text=text,
-            label=label,
-            group=group,
-            splits=splits,
-            id_column=id_column,
-            consent=consent,
-            retain_until=retain_until,
-            purpose=purpose,
-            without_consent=without_consent,
-            on_progress=on_progress,
-        )
+    if (file is None) == (hub is None):
+        raise typer.BadParameter("give a file, or --hub with a repository")
+    read_as: dict[str, Any] = {
+        "shape": shape,
+        "text": text,
+        "label": label,
+        "group": group,
+        "splits": splits,
+        "id_column": id_column,
+        "consent": consent,
+        "retain_until": retain_until,
+        "purpose": purpose,
+        "without_consent": without_consent,
+    }
+    with connect() as client, show_bytes(f"Importing {hub or file}") as on_progress:
+        if file is not None:
+            version = client.datasets.import_file(file, name, project, on_progress=on_progress, **read_as)
+        else:
+            assert hub is not None
+            source = open_hub(endpoint, hub, revision, "dataset")
+            version = client.datasets.import_from_hub(
+                source, name, project, path=path, on_progress=on_progress, **read_as
+            )
     show_version(version, as_json)
     if not as_json:
         say(f"Next: finmaas train <base> {version.dataset}@{version.version} --output <model>")
 
 
-PUSH_HELP = """Push a file as a new version; `import` by another name.
+PUSH_HELP = """Push a file as a new version; `import` by another name. Killed, it goes on when it is run again.
 
 Example: finmaas dataset push tickets.csv --name intents --text text --label label
 """

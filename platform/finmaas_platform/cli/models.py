@@ -11,11 +11,15 @@ from finmaas_platform.cli import model_life, model_papers
 from finmaas_platform.cli.options import (
     DATA,
     DEFAULT_PROJECT,
+    HUB,
     AnyProjectOption,
+    EndpointOption,
     JsonOption,
     ProjectOption,
+    RevisionOption,
     complete_model,
     connect,
+    open_hub,
 )
 from finmaas_platform.cli.scores import read_scores, score_columns
 from finmaas_platform.cli.terminal import Column, format_bytes, print_table, say, show_items, show_object
@@ -67,10 +71,8 @@ def import_model(
     hub: Annotated[
         str | None, typer.Option("--hub", help="Instead of a folder: a repository, e.g. Qwen/Qwen3-0.6B.")
     ] = None,
-    endpoint: Annotated[
-        str, typer.Option("--endpoint", envvar="HF_ENDPOINT", help="The Hub, or a mirror of it.")
-    ] = "https://huggingface.co",
-    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit of the repository.")] = "main",
+    endpoint: EndpointOption = HUB,
+    revision: RevisionOption = "main",
     project: ProjectOption = DEFAULT_PROJECT,
     base: Annotated[
         str | None, typer.Option("--base", help="For an adapter: the model version it sits on.", show_default=False)
@@ -121,11 +123,7 @@ def _import_from_hub(
     description: str | None,
     on_bytes: Callable[[int, int], None],
 ) -> ModelVersion:
-    import os
-
-    from finmaas_platform.sdk.hub_import import HubSource
-
-    source = HubSource(endpoint, hub, revision, os.environ.get("HF_TOKEN"))
+    source = open_hub(endpoint, hub, revision, "model")
     version, left = client.models.import_from_hub(
         source, name, project, base=base, description=description, on_progress=on_bytes
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +12,7 @@ from finmaas_platform.sdk.refs import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from finmaas_platform.sdk.client import Client
+    from finmaas_platform.sdk.hub_import import HubSource
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ProjectOption = Annotated[
@@ -25,6 +27,12 @@ AnyProjectOption = Annotated[
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end and show how it goes.")]
 
+HUB = "https://huggingface.co"
+EndpointOption = Annotated[
+    str, typer.Option("--endpoint", envvar="HF_ENDPOINT", help="With --hub: the Hub, or a mirror of it.")
+]
+RevisionOption = Annotated[str, typer.Option("--revision", help="With --hub: branch, tag or commit of the repository.")]
+
 DATA = "Data and models"
 WORK = "Training and evaluation"
 SERVING = "Serving"
@@ -38,6 +46,13 @@ def connect() -> Client:
     from finmaas_platform.sdk.client import Client
 
     return Client()
+
+
+def open_hub(endpoint: str, repo: str, revision: str, kind: Literal["model", "dataset"]) -> HubSource:
+    """A repository of a Hub, read with HF_TOKEN if it is set."""
+    from finmaas_platform.sdk.hub_import import HubSource
+
+    return HubSource(endpoint, repo, revision, os.environ.get("HF_TOKEN"), kind=kind)
 
 
 def complete_job(incomplete: str) -> list[str]:

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
+from finmaas_platform.sdk.hub_import import HubSource, carry_rows
 from finmaas_platform.sdk.objects import Dataset, DatasetDiff, DatasetReport, DatasetVersion, DeletionRequest, RowTrace
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
-from finmaas_platform.sdk.transfer import pull_files
+from finmaas_platform.sdk.transfer import OnStage, pull_files, push_files
 from finmaas_platform.sdk.transport import Transport
+from finmaas_platform.sdk.version_archives import show_files
+from finmaas_registry.model_folder import LocalFile
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 Rows = list[dict[str, Any]]
+RESUMABLE_BYTES = 64 << 20
+"""Files up to here are one block, and one request: there is nothing to take up again."""
 
 
 class Datasets:
@@ -121,7 +126,9 @@ class Datasets:
         options: Mapping[str, Any] | None = None,
         on_progress: OnBytes | None = None,
     ) -> DatasetVersion:
-        """Streams a file to a new version; the same content gives the version that is there already.
+        """Sends a file to become a new version; the same content gives the version that is there already.
+
+        A file above RESUMABLE_BYTES goes in blocks: whoever was killed runs it again, and sends the rest.
 
         `text`, `label`, `group`, `id_column`, `consent` and `retain_until` name columns; `splits` is like
         `0.8,0.1,0.1`. Rows without consent for `purpose` (training) are refused, or dropped by
@@ -132,8 +139,7 @@ class Datasets:
             raise InvalidInput(f"{path} is not a file; give a .csv, .jsonl, .xlsx or .parquet")
         size = path.stat().st_size
         target = parse_ref(name, project)
-        params = {
-            "filename": path.name,
+        read_as = {
             "shape": shape,
             "text": text,
             "label": label,
@@ -146,14 +152,44 @@ class Datasets:
             "without_consent": without_consent,
             **(options or {}),
         }
+        if size > RESUMABLE_BYTES:
+            entries = push_files(self._http, [LocalFile(path.name, path, size)], _join_stages(on_progress))
+            return self._import_put(target, [entry.to_json() for entry in entries], read_as)
         response = self._http.upload(
             "POST",
             f"/datasets/{target.path}/versions",
             lambda: read_chunks(path, size, on_progress),
             size,
-            params=params,
+            params={"filename": path.name, **read_as},
         )
         return DatasetVersion.model_validate(response.json())
+
+    def import_from_hub(
+        self,
+        source: HubSource,
+        name: str,
+        project: str = DEFAULT_PROJECT,
+        *,
+        path: str | None = None,
+        on_progress: OnBytes | None = None,
+        **read_as: str | None,
+    ) -> DatasetVersion:
+        """Imports the rows of a repository of a Hub or a mirror of it: one file, or shards of Parquet in one folder.
+
+        `path` names the file or folder where there are several; `read_as` is as in `import_file`. Files that are here
+        already are not fetched again. InvalidInput, NotFound, Unavailable.
+        """
+        commit, files = carry_rows(self._http, source, path, on_progress)
+        told = f"{source.repo} at {commit[:12]} from {source.endpoint}"
+        return self._import_put(parse_ref(name, project), show_files(files), {**read_as, "source": told})
+
+    def _import_put(
+        self, target: Ref, files: Sequence[Mapping[str, Any]], read_as: Mapping[str, Any]
+    ) -> DatasetVersion:
+        given = {key: value for key, value in read_as.items() if value is not None}
+        body = {"files": files, **given}
+        path = f"/datasets/{target.path}/imports/rows"
+        return DatasetVersion.model_validate(self._http.write("POST", path, body, is_long=True))
 
     def _post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._http.request("POST", path, json=body).json()
@@ -163,6 +199,13 @@ class Datasets:
         if version is None:
             version = self.get(ref.name, ref.project).latest_version
         return f"/datasets/{ref.path}/versions/{version}"
+
+
+def _join_stages(on_progress: OnBytes | None) -> OnStage | None:
+    """Hashing and sending as one measure, half of it each."""
+    if on_progress is None:
+        return None
+    return lambda stage, done, total: on_progress(done if stage == "hash" else total + done, 2 * total)
 
 
 def read_chunks(path: Path, size: int, on_progress: OnBytes | None) -> Iterator[bytes]:

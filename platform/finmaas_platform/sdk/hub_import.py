@@ -1,4 +1,4 @@
-"""Models from a Hub or a mirror of it: its tree is listed, and the bytes go from there to the registry as a stream.
+"""Models and datasets from a Hub or a mirror: its tree is listed, and the bytes go from there to the registry.
 
 Plain HTTP, as every mirror speaks it; nothing is laid out on this machine. Only what a version may hold is taken:
 pickles, code and weights of other frameworks stay behind, and are named in the version's origin.
@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -22,6 +22,7 @@ from finmaas_platform.sdk.transport import Transport
 from finmaas_platform.sdk.version_archives import OnBytes, put_stream, show_files
 from finmaas_registry.manifest import FileEntry, check_path, make_manifest
 from finmaas_registry.model_folder import refuse_by_name, tell_kind
+from finmaas_registry.row_files import choose_row_paths
 
 TRIES = 5
 SMALL_BYTES = 64 << 20
@@ -55,20 +56,21 @@ class HubSource:
         revision: str = "main",
         token: str | None = None,
         http: httpx.Client | None = None,
+        kind: Literal["model", "dataset"] = "model",
     ) -> None:
-        self.endpoint, self.repo, self.revision = endpoint.rstrip("/"), repo, revision
+        self.endpoint, self.repo, self.revision, self.kind = endpoint.rstrip("/"), repo, revision, kind
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = http or httpx.Client(timeout=httpx.Timeout(60, connect=5), follow_redirects=True)
 
     def resolve(self) -> str:
         """The revision's 40 hex digits, which the rest is read by."""
-        found = self._get(f"/api/models/{self.repo}/revision/{quote(self.revision, safe='')}").json()
+        found = self._get(f"/api/{self.kind}s/{self.repo}/revision/{quote(self.revision, safe='')}").json()
         return str(found["sha"])
 
     def list_files(self, commit: str) -> list[HubFile]:
         """Every file of a commit, over all pages."""
         files: list[HubFile] = []
-        url: str | None = f"{self.endpoint}/api/models/{self.repo}/tree/{commit}?recursive=true"
+        url: str | None = f"{self.endpoint}/api/{self.kind}s/{self.repo}/tree/{commit}?recursive=true"
         while url:
             response = self._get(url)
             files += [_read_entry(entry) for entry in response.json() if entry["type"] == "file"]
@@ -77,7 +79,8 @@ class HubSource:
 
     def open(self, commit: str, path: str) -> Iterator[bytes]:
         """The bytes of a file; a connection that breaks is taken up again where it broke."""
-        url = f"{self.endpoint}/{self.repo}/resolve/{commit}/{quote(path)}"
+        where = self.repo if self.kind == "model" else f"datasets/{self.repo}"
+        url = f"{self.endpoint}/{where}/resolve/{commit}/{quote(path)}"
         done, tries = 0, 0
         while True:
             headers = {**self._headers, "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
@@ -135,14 +138,7 @@ def import_from_hub(
     commit = source.resolve()
     taken, left = choose_files(source.list_files(commit))
     kind = tell_kind(file.path for file in taken)
-    total, done = sum(file.size for file in taken), 0
-    entries = []
-    for file in taken:
-        entry = _carry(transport, source, commit, file, done, total, on_progress)
-        entries.append(entry)
-        done += file.size
-        if on_progress is not None:
-            on_progress(done, total)
+    entries = _carry_all(transport, source, commit, taken, on_progress)
     document = {
         "endpoint": source.endpoint, "repo": source.repo, "revision": source.revision, "commit": commit,
         "left_behind": left, "digest": make_manifest(entries).digest,
@@ -153,6 +149,37 @@ def import_from_hub(
     }  # fmt: skip
     path = f"/models/{parse_ref(name, project).path}/imports"
     return HubImport(ModelVersion.model_validate(transport.write("POST", path, body)), tuple(left))
+
+
+def carry_rows(
+    transport: Transport, source: HubSource, path: str | None, on_progress: OnBytes | None = None
+) -> tuple[str, list[FileEntry]]:
+    """Brings the rows of a dataset repository here: its commit, and the files. InvalidInput where `path` is needed."""
+    commit = source.resolve()
+    files = {file.path: file for file in source.list_files(commit) if is_under(file.path, path)}
+    try:
+        rows = choose_row_paths(files)
+    except InvalidInput as error:
+        raise InvalidInput(f"{source.repo}: {error.message}; name a file or folder of it by --path") from error
+    return commit, _carry_all(transport, source, commit, [files[row] for row in rows], on_progress)
+
+
+def is_under(path: str, folder: str | None) -> bool:
+    """Whether a path is this file, or lies in this folder; every path where there is none."""
+    return folder is None or f"{path}/".startswith(f"{folder.strip('/')}/")
+
+
+def _carry_all(
+    transport: Transport, source: HubSource, commit: str, files: list[HubFile], on_progress: OnBytes | None
+) -> list[FileEntry]:
+    total, done = sum(file.size for file in files), 0
+    entries = []
+    for file in files:
+        entries.append(_carry(transport, source, commit, file, done, total, on_progress))
+        done += file.size
+        if on_progress is not None:
+            on_progress(done, total)
+    return entries
 
 
 def choose_files(files: list[HubFile]) -> tuple[list[HubFile], list[str]]:

@@ -1,4 +1,5 @@
-"""A draft of a dataset becomes a version by the import that every file of rows goes through: checks, splits, reports.
+"""Files of rows that are blobs already, as those of a draft are, become a version by the import that every file of rows
+goes through: checks, splits, reports.
 
 Rows are split anew, by stable hash, whatever split their file was named after: only so do equal rows of two versions
 share a split, which leakage reports and comparisons count on.
@@ -7,6 +8,7 @@ share a split, which leakage reports and comparisons count on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,34 +17,25 @@ from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.db.datasets import DatasetVersionRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.hub import RepoKind
-from finmaas_platform.domain.principals import Caller
+from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services import drafts
-from finmaas_platform.services.blobs import to_entries
+from finmaas_platform.services.blobs import check_files_are_put, to_entries
 from finmaas_platform.services.dataset_imports import import_file, import_scratch, open_import
 from finmaas_platform.services.projects import get_project
-from finmaas_registry.manifest import FileEntry
+from finmaas_registry.manifest import FileEntry, check_path
+from finmaas_registry.row_files import choose_row_paths
 from finmaas_registry.store import BlobStore, read_chunks
 
 if TYPE_CHECKING:
     from finmaas_registry.dataset_import import ImportOptions
 
 _ADDED = ("_row", "_group")  # columns that an import adds; the next one adds its own
-ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx")
 
 
 def choose_rows(files: Sequence[FileEntry]) -> list[FileEntry]:
-    """The files that hold a draft's rows: one of any kind, or shards of Parquet in one folder. Raises InvalidInput."""
-    rows = [file for file in files if file.path.lower().endswith(ROWS)]
-    if not rows:
-        raise InvalidInput(f"the draft holds no file of rows ({', '.join(ROWS)}); upload one")
-    if len(rows) == 1:
-        return rows
-    if not all(file.path.endswith(".parquet") for file in rows):
-        raise InvalidInput("the draft holds several files of rows; upload one file, or shards of Parquet")
-    folders = sorted({str(PurePosixPath(file.path).parent) for file in rows})
-    if len(folders) > 1:
-        raise InvalidInput(f"the draft holds rows in {', '.join(folders[:8])}; one dataset is one configuration")
-    return rows
+    """The files that hold rows: one of any kind, or shards of Parquet in one folder. Raises InvalidInput."""
+    rows = {*choose_row_paths(file.path for file in files)}
+    return [file for file in files if file.path in rows]
 
 
 def release_dataset(
@@ -56,13 +49,42 @@ def release_dataset(
     with read_unit(deps.sessions) as session:
         draft = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
         revision, rows = draft.revision, choose_rows(to_entries(draft.files))
-    target = open_import(deps, caller, project, name, PurePosixPath(rows[0].path).name)
-    row, is_new = import_file(deps, caller, target, read_rows(deps, rows), options)
+    row, is_new = _import(deps, caller, project, name, rows, options)
     with unit_of_work(deps.sessions) as session:
         found = drafts.get_draft(session, caller, RepoKind.DATASET, get_project(session, caller, project), name)
         if found.revision == revision:
             drafts.close(session, caller, deps.clock.now(), found, row.ref)
     return row, is_new
+
+
+def import_put_files(
+    deps: Deps,
+    caller: Caller,
+    project: str,
+    name: str,
+    files: Sequence[FileEntry],
+    options: ImportOptions,
+    source: str | None = None,
+) -> tuple[DatasetVersionRow, bool]:
+    """The version made of files that the caller has put as blobs, and whether it is new. `source` says where from."""
+    caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.ANNOTATOR)
+    rows = choose_rows([FileEntry(check_path(file.path), file.sha256, file.size) for file in files])
+    with read_unit(deps.sessions) as session:
+        check_files_are_put(session, caller, rows)
+    return _import(deps, caller, project, name, rows, options, source)
+
+
+def _import(
+    deps: Deps,
+    caller: Caller,
+    project: str,
+    name: str,
+    rows: Sequence[FileEntry],
+    options: ImportOptions,
+    source: str | None = None,
+) -> tuple[DatasetVersionRow, bool]:
+    target = open_import(deps, caller, project, name, PurePosixPath(rows[0].path).name)
+    return import_file(deps, caller, replace(target, source=source), read_rows(deps, rows), options)
 
 
 def read_rows(deps: Deps, rows: Sequence[FileEntry]) -> Iterator[bytes]:

@@ -47,11 +47,12 @@ _converting = threading.BoundedSemaphore(MAX_IMPORTS)
 
 @dataclass(frozen=True)
 class ImportTarget:
-    """Where an import goes, checked before its first byte is read."""
+    """Where an import goes, checked before its first byte is read. `source` is told instead of the file's name."""
 
     project: str
     name: str
     filename: str
+    source: str | None = None
 
 
 def open_import(deps: Deps, caller: Caller, project: str, name: str, filename: str) -> ImportTarget:
@@ -79,6 +80,7 @@ def import_file(
         _spool(chunks, spooled)
         with _converting:
             made = store_converted(_convert(spooled, target.filename, folder, options), deps.store)
+    made = replace(made, source=target.source or made.source)
     _check_not_forgotten(deps, tenant_id, made)
     with unit_of_work(deps.sessions) as session:
         project = get_project(session, caller, target.project)

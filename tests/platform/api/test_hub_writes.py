@@ -226,7 +226,7 @@ class TestDatasets:
             ({"README.md": b"# x"}, "no file of rows"),
             ({"a.csv": b"text,label\na,b\n", "b.csv": b"text,label\na,b\n"}, "several files of rows"),
             ({"a.csv": b"text,label\na\n"}, "line 2"),
-            ({"a/x.parquet": b"1", "b/x.parquet": b"2"}, "rows in a, b"),
+            ({"a/x.parquet": b"1", "b/x.parquet": b"2"}, r"several folders (a, b)"),
             ({"a/x.parquet": b"1", "a/y.parquet": b"2"}, "no Parquet file"),
         ],
     )
