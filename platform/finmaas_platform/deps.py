@@ -15,7 +15,7 @@ from finmaas_platform.ledger_hub import Hub
 
 if TYPE_CHECKING:
     from finmaas_platform.oidc import OidcVerifier
-    from finmaas_registry.store import BlobStore
+    from finmaas_platform.services.kept_blobs import KeptBlobs
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Deps:
     settings: Settings
     sessions: SessionFactory
     clock: Clock
-    store: BlobStore
+    store: KeptBlobs
     cluster: Cluster
     secrets: PlatformSecrets
     oidc: OidcVerifier | None = None

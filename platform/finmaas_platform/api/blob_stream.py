@@ -6,7 +6,7 @@ Who may read the blob was decided before; nothing here asks the database.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -67,6 +67,19 @@ def holds_etag(header: str | None, etag: str) -> bool:
     if header is None:
         return False
     return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
+
+
+def gather(pieces: Iterable[bytes], size: int = 1 << 20) -> Iterator[bytes]:
+    """Small pieces joined to chunks of `size` bytes or more: each chunk is a step of the server."""
+    held: list[bytes] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += len(piece)
+        if count >= size:
+            yield b"".join(held)
+            held, count = [], 0
+    yield b"".join(held)
 
 
 def _take(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
 from finmaas_core.errors import NotFound
 from finmaas_core.quantities import check_digest
-from finmaas_platform.api.blob_stream import blob_response
+from finmaas_platform.api.blob_stream import BYTES, blob_response, gather
 from finmaas_platform.api.dependencies import AnyCallerDep, DepsDep
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.api.uploads import Uploads
@@ -27,6 +28,7 @@ _uploads = Uploads()
 
 
 MAX_DIGESTS = 10_000
+_PACK = {"requestBody": {"required": True, "content": {BYTES: {"schema": {"type": "string", "format": "binary"}}}}}
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -49,6 +51,12 @@ class MissingView(BaseModel):
     missing: list[str]
 
 
+class PackView(BaseModel):
+    """How many blobs a pack has brought."""
+
+    blobs: int
+
+
 class BlockBody(RequestBody):
     """A block that was put."""
 
@@ -66,6 +74,19 @@ class ComposeBody(RequestBody):
 def find_missing_blobs(body: BlobQuery, caller: AnyCallerDep, deps: DepsDep) -> MissingView:
     """Which of these the caller must still send. The others are kept from garbage collection for the grace period."""
     return MissingView(missing=blob_parts.find_missing(deps, caller, body.digests))
+
+
+@router.post("/pack", status_code=201, summary="Put many small blobs", openapi_extra=_PACK)
+async def put_small_blobs(request: Request, caller: AnyCallerDep, deps: DepsDep) -> PackView:
+    """The body is a pack: SHA-256 (32 bytes), size (4 bytes, little-endian), bytes; again and again. Safe to repeat."""
+    body = await request.body()
+    return PackView(blobs=await anyio.to_thread.run_sync(blob_parts.put_pack, deps, caller, body))
+
+
+@router.post("/unpack", summary="Get many small blobs", response_class=StreamingResponse)
+def get_small_blobs(body: BlobQuery, caller: AnyCallerDep, deps: DepsDep) -> Response:
+    """A pack of them, in the order asked for."""
+    return StreamingResponse(gather(blob_parts.read_small(deps, caller, body.digests)), media_type=BYTES)
 
 
 @router.post("/{digest}/compose", status_code=201, summary="Make a file of blocks")

@@ -24,7 +24,7 @@ from finmaas_registry.manifest import FileEntry
 
 router = APIRouter(prefix="/models", tags=["models"])
 node_router = APIRouter(prefix="/node", tags=["nodes"])
-MAX_FILES = 10_000
+MAX_FILES = 100_000
 
 
 class FileBody(RequestBody):

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from finmaas_core.errors import NotFound
 from finmaas_platform.api.datasets import DatasetVersionView, show_dataset_version
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
-from finmaas_platform.api.models import FileBody, ModelVersionView, show_model_version
+from finmaas_platform.api.drafts import DatasetDraftRelease
+from finmaas_platform.api.models import MAX_FILES, FileBody, ModelVersionView, show_model_version
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets, models
@@ -24,7 +25,6 @@ from finmaas_registry.signing import verify_document
 from finmaas_registry.splits import Fractions, parse_fractions
 
 router = APIRouter(tags=["versions that travel"])
-MAX_FILES = 100_000
 
 
 class ModelImport(RequestBody):
@@ -44,6 +44,18 @@ class DatasetImport(RequestBody):
     files: list[FileBody] = Field(min_length=1, max_length=MAX_FILES)
     document: dict[str, Any] = Field(description="Kept as it is; its `digest` must be that of the files.")
     splits: str | None = Field(None, description="train,validation,test, as they were there.")
+
+
+class RowFilesImport(DatasetDraftRelease):
+    """Files of rows that were put before: one, or shards of Parquet; and how they are read, as in any import."""
+
+    files: list[FileBody] = Field(min_length=1, max_length=MAX_FILES)
+    source: str | None = Field(None, max_length=500, description="Where they come from; else the file's name is told.")
+    id_column: str | None = Field(None, description="The column with the row's own id.")
+    consent: str | None = Field(None, description="The column with consent: yes, no, or purposes.")
+    retain_until: str | None = Field(None, description="The column with the last day of use.")
+    purpose: str = Field("training", description="What consent is needed for.")
+    without_consent: Literal["refuse", "drop"] = Field("refuse", description="What happens to rows without it.")
 
 
 class OriginView(BaseModel):
@@ -153,5 +165,30 @@ def import_carried_dataset(
     files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
     fractions = parse_fractions(body.splits) if body.splits else Fractions()
     row, is_new = import_dataset_archive(deps, caller, f"{tenant}/{project}", name, files, body.document, fractions)
+    response.status_code = 201 if is_new else 200
+    return show_dataset_version(row)
+
+
+@router.post(
+    "/datasets/{tenant}/{project}/{name}/imports/rows", status_code=201, summary="Import files of rows that were put"
+)
+def import_row_files(
+    tenant: str, project: str, name: str, body: RowFilesImport, response: Response, caller: CallerDep, deps: DepsDep
+) -> DatasetVersionView:
+    """For large files: put them as blobs, which can be taken up again, then import. 200 for rows that are there."""
+    from finmaas_platform.services.dataset_drafts import import_put_files  # pyarrow would slow down the start
+    from finmaas_registry.dataset_import import ImportOptions
+    from finmaas_registry.tags import Tags
+
+    options = ImportOptions(
+        shape=body.shape,
+        text=body.text,
+        label=body.label,
+        group=body.group,
+        fractions=parse_fractions(body.splits) if body.splits else Fractions(),
+        tags=Tags(body.consent, body.retain_until, body.id_column, body.purpose, body.without_consent),
+    )
+    files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
+    row, is_new = import_put_files(deps, caller, f"{tenant}/{project}", name, files, options, body.source)
     response.status_code = 201 if is_new else 200
     return show_dataset_version(row)

@@ -2,7 +2,7 @@
 
 Push: each file is hashed once, cut into blocks (`finmaas_registry.blocks`), and only blocks that the store lacks are
 sent; so whoever was killed runs it again and sends the rest. Pull: a file comes into a `.part` beside its place and is
-renamed when its digest is right; a `.part` that is there is taken up where it ends.
+renamed when its digest is right; a `.part` that is there is taken up where it ends. Small files go in packs, both ways.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from finmaas_platform.sdk.wire import Wire, make_wire
 from finmaas_registry.blocks import Span, plan_file
 from finmaas_registry.hashing import SideHasher
 from finmaas_registry.model_folder import LocalFile
+from finmaas_registry.packs import SMALL_BYTES, Packed, plan_packs, read_pack, write_pack
 
 HASHERS, SENDERS, FETCHERS = 2, 4, 4
 READ_BYTES = 1 << 20
@@ -141,14 +143,22 @@ class _Push:
         """Asks what is missing, and hands it over."""
         asked = [digest for cut in group for digest in (cut.entry.sha256, *(one for _, one in cut.blocks))]
         missing = set(self._ask(asked))
+        small: dict[str, CutFile] = {}
         for cut in group:
             if cut.entry.sha256 not in missing:
                 self._sent.add(cut.entry.size)
+                continue
+            if len(cut.blocks) == 1 and cut.entry.size <= SMALL_BYTES:
+                if cut.entry.sha256 in small or cut.entry.sha256 in self._under_way:
+                    self._sent.add(cut.entry.size)
+                else:
+                    small[cut.entry.sha256] = cut
                 continue
             waited = [self._start(cut, span, digest) for span, digest in cut.blocks if digest in missing]
             self._sent.add(sum(span.size for span, digest in cut.blocks if digest not in missing))
             if len(cut.blocks) > 1:
                 self._composing.append(self._composers.submit(self._compose, cut, waited))
+        self._start_packs([*small.values()])
         for future in [one for one in self._under_way.values() if one.done()]:
             future.result()  # raises what went wrong, before more is sent
 
@@ -164,6 +174,18 @@ class _Push:
         else:
             self._under_way[digest] = self._senders.submit(self._put, cut.source, span, digest)
         return self._under_way[digest]
+
+    def _start_packs(self, cuts: Sequence[CutFile]) -> None:
+        for numbers in plan_packs([cut.entry.size for cut in cuts]):
+            pack = [cuts[number] for number in numbers]
+            future = self._senders.submit(self._put_pack, pack)
+            self._under_way.update((cut.entry.sha256, future) for cut in pack)
+
+    def _put_pack(self, cuts: Sequence[CutFile]) -> None:
+        blobs = [Packed(cut.entry.sha256, cut.source.read_bytes()) for cut in cuts]
+        body = b"".join(write_pack(blobs))
+        self._http.upload("POST", "/blobs/pack", lambda: iter([body]), len(body))
+        self._sent.add(sum(cut.entry.size for cut in cuts))
 
     def _put(self, source: Path, span: Span, digest: str) -> None:
         self._wire.put(digest, source, span.start, span.size)
@@ -182,8 +204,12 @@ def pull_files(
     """Makes a folder hold these files and returns it; those that are there, whole, stay. Corrupt for wrong bytes."""
     counter = Counter(sum(file.size for file in files), on_progress or (lambda _done, _total: None))
     wire = make_wire(transport)
+    small = [file for file in files if file.size <= SMALL_BYTES]
+    packs = [[small[number] for number in numbers] for numbers in plan_packs([file.size for file in small])]
     with ThreadPoolExecutor(FETCHERS) as fetchers:
-        pulls = [fetchers.submit(_pull, wire, file, folder / file.path, counter) for file in files]
+        large = [file for file in files if file.size > SMALL_BYTES]
+        pulls = [fetchers.submit(_pull, wire, file, folder / file.path, counter) for file in large]
+        pulls += [fetchers.submit(_pull_pack, transport, pack, folder, counter) for pack in packs]
         try:
             for pull in pulls:
                 pull.result()
@@ -224,6 +250,32 @@ def _pull(wire: Wire, file: FileEntry, target: Path, counter: Counter) -> None:
             else:
                 _fetch(wire, file, out, counter)
                 scratch.replace(target)
+    except OSError as error:
+        raise EnvironmentFault(f"{target} cannot be written ({error.strerror}); mend that and pull again") from error
+
+
+def _pull_pack(transport: Transport, files: Sequence[FileEntry], folder: Path, counter: Counter) -> None:
+    """Small files, each written beside its place, synced, and renamed."""
+    missing = [file for file in files if not is_present(folder / file.path, file)]
+    if missing:
+        digests = [*dict.fromkeys(file.sha256 for file in missing)]
+        body = transport.request("POST", "/blobs/unpack", json={"digests": digests}).content
+        data = {blob.digest: blob.data for blob in read_pack(body)}
+        for file in missing:
+            _write_small(folder / file.path, file, data.get(file.sha256))
+    counter.add(sum(file.size for file in files))
+
+
+def _write_small(target: Path, file: FileEntry, data: bytes | None) -> None:
+    if data is None or len(data) != file.size:
+        raise Corrupt(f"{file.path} came with other bytes than its digest says; fetch it again", path=file.path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f"{part_path(target, file).name}.{secrets.token_hex(4)}")
+        with scratch.open("xb", buffering=0) as out:
+            out.write(data)
+            os.fsync(out.fileno())
+        scratch.replace(target)
     except OSError as error:
         raise EnvironmentFault(f"{target} cannot be written ({error.strerror}); mend that and pull again") from error
 

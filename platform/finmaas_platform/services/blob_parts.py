@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from finmaas_core.errors import Corrupt, InvalidInput
+from finmaas_core.errors import Corrupt, InvalidInput, NotFound
 from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.db.blobs import BlobRecipeRow
 from finmaas_platform.deps import Deps
@@ -14,6 +14,7 @@ from finmaas_platform.services.blobs import check_may_put, find_in_sight, record
 from finmaas_platform.services.kept_blobs import find_recipe
 from finmaas_registry.blocks import Block, Recipe, make_recipe, read_recipe
 from finmaas_registry.hashing import SideHasher
+from finmaas_registry.packs import PACK_BLOBS, SMALL_BYTES, Packed, read_pack, write_pack
 from finmaas_registry.store import BlobStore, Stored
 
 
@@ -34,6 +35,30 @@ def keep_asked(deps: Deps, digests: Iterable[str]) -> None:
     if stale:
         with unit_of_work(deps.sessions) as session:
             touch(session, now, stale)
+
+
+def put_pack(deps: Deps, caller: Caller, body: bytes) -> int:
+    """Stores the blobs of a pack and says how many those are. Raises InvalidInput, Corrupt; then it is not recorded."""
+    check_may_put(caller)
+    blobs = read_pack(body)
+    deps.store.put_small(blobs)
+    with unit_of_work(deps.sessions) as session:
+        record_put(session, caller, deps.clock.now(), *(Stored(blob.digest, len(blob.data)) for blob in blobs))
+    return len(blobs)
+
+
+def read_small(deps: Deps, caller: Caller, digests: Sequence[str]) -> Iterator[bytes]:
+    """A pack of blobs, in the order given. NotFound for one out of sight, InvalidInput for a large one: at once."""
+    if len(digests) > PACK_BLOBS:
+        raise InvalidInput(f"{len(digests)} blobs were asked for; a pack holds {PACK_BLOBS}")
+    with read_unit(deps.sessions) as session:
+        sizes = find_in_sight(session, caller, digests)
+    for digest in digests:
+        if digest not in sizes:
+            raise NotFound(f"there is no blob {digest} in your sight")
+        if sizes[digest] > SMALL_BYTES:
+            raise InvalidInput(f"the blob {digest} has {sizes[digest]:,} bytes; get it by itself")
+    return write_pack(Packed(digest, b"".join(deps.store.open(digest))) for digest in digests)
 
 
 def compose(deps: Deps, caller: Caller, digest: str, blocks: Iterable[Block]) -> Stored:

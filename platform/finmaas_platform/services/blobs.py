@@ -35,17 +35,18 @@ def check_may_read(session: Session, caller: Caller, digest: str) -> None:
 def check_may_put(caller: Caller) -> None:
     """Raises NotAllowed unless the caller may put blobs at all."""
     if caller.kind is not CallerKind.JOB:
-        caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER)
+        caller.require(Role.TENANT_ADMIN, Role.ML_ENGINEER, Role.ANNOTATOR)
 
 
-def record_put(session: Session, caller: Caller, now: datetime, stored: Stored) -> None:
-    """Notes that the caller's tenant (and job) holds a stored blob. NotAllowed for a job token that names no job."""
-    hold_blobs(session, now, caller.tenant_id or PLATFORM, [stored])
+def record_put(session: Session, caller: Caller, now: datetime, *stored: Stored) -> None:
+    """Notes that the caller's tenant (and job) holds stored blobs. NotAllowed for a job token that names no job."""
+    hold_blobs(session, now, caller.tenant_id or PLATFORM, stored)
     if caller.kind is CallerKind.JOB:
         if caller.job_id is None or caller.tenant_id is None:
             raise NotAllowed("this job token names no job; fetch a new one")
-        if session.get(JobBlobRow, (caller.job_id, stored.digest)) is None:
-            session.add(JobBlobRow(job_id=caller.job_id, digest=stored.digest, tenant_id=caller.tenant_id))
+        for digest in sorted({one.digest for one in stored}):
+            if session.get(JobBlobRow, (caller.job_id, digest)) is None:
+                session.add(JobBlobRow(job_id=caller.job_id, digest=digest, tenant_id=caller.tenant_id))
 
 
 def hold_blobs(session: Session, now: datetime, tenant_id: str, blobs: Iterable[Stored]) -> None:

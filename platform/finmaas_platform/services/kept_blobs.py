@@ -7,9 +7,12 @@ A BlobStore over a BlobStore. It opens short transactions of its own, so it is n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from finmaas_core.clock import Clock
@@ -17,9 +20,12 @@ from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_core.quantities import check_digest
 from finmaas_platform.db.base import SessionFactory, read_unit, unit_of_work
 from finmaas_platform.db.blobs import BlobRecipeRow
-from finmaas_platform.services.blob_touches import touch
+from finmaas_platform.services.blob_touches import batches, touch
 from finmaas_registry.blocks import Block, Recipe, read_recipe
+from finmaas_registry.packs import Packed
 from finmaas_registry.store import BlobStore, Stored
+
+SIDE_BY_SIDE = 8
 
 
 class KeptBlobs:
@@ -42,6 +48,15 @@ class KeptBlobs:
         if self._touch(check_digest(digest)) is not None:
             return _check_only(digest, chunks)  # it lies there as blocks
         return self.inner.put_expected(digest, chunks)
+
+    def put_small(self, blobs: Sequence[Packed]) -> None:
+        """Stores small blobs side by side; one transaction keeps all of them from garbage collection."""
+        with unit_of_work(self._sessions) as session:
+            touch(session, self._clock.now(), [blob.digest for blob in blobs])
+            composed = find_composed(session, [blob.digest for blob in blobs])
+        missing = [blob for blob in blobs if blob.digest not in composed]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:  # each waits for the disk
+            deque(pool.map(lambda blob: self.inner.put_expected(blob.digest, [blob.data]), missing), maxlen=0)
 
     def open(self, digest: str, offset: int = 0) -> Iterator[bytes]:
         recipe = self._find(digest)
@@ -75,6 +90,14 @@ class KeptBlobs:
         with unit_of_work(self._sessions) as session:
             touch(session, self._clock.now(), [digest])
             return find_recipe(session, digest)
+
+
+def find_composed(session: Session, digests: Iterable[str]) -> set[str]:
+    """Those that lie as blocks."""
+    found: set[str] = set()
+    for batch in batches(digests):
+        found.update(session.scalars(select(BlobRecipeRow.digest).where(BlobRecipeRow.digest.in_(batch))))
+    return found
 
 
 def find_recipe(session: Session, digest: str) -> Recipe | None:

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from finmaas_platform.sdk.wire import SocketWire, make_wire
 from finmaas_platform.services.kept_blobs import KeptBlobs
 from finmaas_registry.blocks import MAX_BLOCK_BYTES
 from finmaas_registry.model_folder import LocalFile
-from finmaas_registry.store import FolderStore, MemoryStore
+from finmaas_registry.store import FolderStore, MemoryStore, Stored
 
 MIB = 1 << 20
 
@@ -53,17 +53,17 @@ def live(app: FastAPI, deps: Deps, engineer: dict[str, str], tmp_path: Path) -> 
 
 
 @pytest.fixture
-def sent(deps: Deps, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every blob that arrives at the store from now on."""
     sizes: list[int] = []
-    put = deps.store.put_expected
+    put = FolderStore.put_expected
 
-    def counting(digest: str, chunks: Iterator[bytes]) -> object:
-        stored = put(digest, chunks)
+    def counting(self: FolderStore, digest: str, chunks: Iterable[bytes]) -> Stored:
+        stored = put(self, digest, chunks)
         sizes.append(stored.size)
         return stored
 
-    monkeypatch.setattr(deps.store, "put_expected", counting)
+    monkeypatch.setattr(FolderStore, "put_expected", counting)
     return sizes
 
 
