@@ -16,6 +16,9 @@ from finmaas_core.quantities import check_digest
 
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
+MAX_FILES = 100_000
+SIGNATURE_FILE = "model.sig"
+"""Where a signature lies in a folder that was pulled."""
 
 
 @dataclass(frozen=True, order=True)

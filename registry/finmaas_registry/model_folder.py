@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finmaas_core.errors import InvalidInput
-from finmaas_registry.manifest import FileEntry, check_path
+from finmaas_registry.manifest import MAX_FILES, SIGNATURE_FILE, FileEntry, check_path
 from finmaas_registry.store import read_chunks
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024  # as the safetensors library has it
@@ -49,7 +49,7 @@ class LocalFile:
 
 
 def scan_model_folder(folder: Path) -> list[LocalFile]:
-    """The files of a model folder, checked. Hidden files and folders (.git, .cache) stay behind.
+    """The files of a model folder, checked. Hidden files and folders (.git, .cache) stay behind, and a signature.
 
     Raises InvalidInput: no folder, no model in it, or what `check_model_files` refuses.
     """
@@ -58,8 +58,12 @@ def scan_model_folder(folder: Path) -> list[LocalFile]:
     files = [
         LocalFile(source.relative_to(folder).as_posix(), source, source.stat().st_size)
         for source in sorted(folder.rglob("*"))
-        if source.is_file() and not any(part.startswith(".") for part in source.relative_to(folder).parts)
+        if source.is_file()
+        and source != folder / SIGNATURE_FILE  # `model pull` puts it beside the files; it belongs to a version already
+        and not any(part.startswith(".") for part in source.relative_to(folder).parts)
     ]
+    if len(files) > MAX_FILES:
+        raise InvalidInput(f"{folder} holds {len(files):,} files; a version may have {MAX_FILES:,}: pack some together")
     sources = {file.path: file.source for file in files}
 
     def read(path: str, offset: int, limit: int) -> bytes:

@@ -13,7 +13,7 @@ def choose_row_paths(paths: Iterable[str]) -> list[str]:
     """One file of any kind, or the shards of Parquet of one folder; InvalidInput for none, and for more than that."""
     rows = [path for path in paths if path.lower().endswith(ROW_ENDINGS)]
     if not rows:
-        raise InvalidInput(f"there is no file of rows ({', '.join(ROW_ENDINGS)}); upload one")
+        raise InvalidInput(f"there is no file of rows ({', '.join(ROW_ENDINGS)}) here")
     if len(rows) == 1:
         return rows
     if not all(path.endswith(".parquet") for path in rows):

@@ -24,12 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from finmaas_core.errors import BadSignature, EnvironmentFault
 from finmaas_registry.keys import SigningKeyRing, encode_public_key
-from finmaas_registry.manifest import FileEntry, make_manifest
+from finmaas_registry.manifest import SIGNATURE_FILE, FileEntry, make_manifest
 
 if TYPE_CHECKING:
     from model_signing.manifest import Manifest
 
-SIGNATURE_FILE = "model.sig"
 """Where the signature lies beside the files of a version that was pulled."""
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\s*", re.DOTALL)
 _SHOWN = 3

@@ -61,6 +61,17 @@ class TestScanModelFolder:
         )
         assert len(scan_model_folder(folder)) == 5
 
+    def test_a_signature_that_was_pulled_with_it_stays_behind(self, tmp_path: Path) -> None:
+        folder = make_folder(tmp_path)
+        before = [file.path for file in scan_model_folder(folder)]
+        (folder / "model.sig").write_text("{}")
+        assert [file.path for file in scan_model_folder(folder)] == before
+
+    def test_more_files_than_a_version_may_have(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("finmaas_registry.model_folder.MAX_FILES", 2)
+        with pytest.raises(InvalidInput, match="a version may have 2"):
+            scan_model_folder(make_folder(tmp_path))
+
     def test_takes_an_adapter(self, tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text("{}")
         (tmp_path / "adapter_model.safetensors").write_bytes(safetensors(WEIGHTS))

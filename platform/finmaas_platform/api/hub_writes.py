@@ -28,7 +28,7 @@ from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services import drafts
 from finmaas_platform.services.hub import find_repo, get_repo
 from finmaas_platform.services.tenants import list_own_tenants
-from finmaas_registry.manifest import FileEntry, check_path
+from finmaas_registry.manifest import MAX_FILES, FileEntry, check_path
 from finmaas_registry.model_folder import check_one_file, refuse_by_name
 
 router = APIRouter(route_class=HubRoute, include_in_schema=False)
@@ -227,8 +227,8 @@ def _read_commit(deps: Deps, caller: Caller, chunks: Iterator[bytes]) -> drafts.
             operations.append(_store_inline(deps, caller, item))
         else:
             operations.append(item)
-        if len(operations) > plans.MAX_FILES:
-            raise InvalidInput(f"a commit may change {plans.MAX_FILES:,} files at most; split it")
+        if len(operations) > MAX_FILES:
+            raise InvalidInput(f"a commit may change {MAX_FILES:,} files at most; split it")
     with read_unit(deps.sessions) as session:
         sent = drafts.resolve_lfs(session, caller, [one for one in operations if isinstance(one, LfsFile)])
     following = iter(sent)

@@ -20,11 +20,10 @@ from finmaas_platform.services import models
 from finmaas_platform.services.model_checks import check_model
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.signatures import find_bundle
-from finmaas_registry.manifest import FileEntry
+from finmaas_registry.manifest import MAX_FILES, FileEntry
 
 router = APIRouter(prefix="/models", tags=["models"])
 node_router = APIRouter(prefix="/node", tags=["nodes"])
-MAX_FILES = 100_000
 
 
 class FileBody(RequestBody):

@@ -12,7 +12,7 @@ from finmaas_core.errors import NotFound
 from finmaas_platform.api.datasets import DatasetVersionView, show_dataset_version
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
 from finmaas_platform.api.drafts import DatasetDraftRelease
-from finmaas_platform.api.models import MAX_FILES, FileBody, ModelVersionView, show_model_version
+from finmaas_platform.api.models import FileBody, ModelVersionView, show_model_version
 from finmaas_platform.api.requests import RequestBody
 from finmaas_platform.domain.principals import Role
 from finmaas_platform.services import datasets, models
@@ -20,7 +20,7 @@ from finmaas_platform.services.model_checks import check_model
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.signatures import find_trust_root
 from finmaas_platform.services.version_imports import describe_dataset, describe_model, find_origin, import_model
-from finmaas_registry.manifest import FileEntry
+from finmaas_registry.manifest import MAX_FILES, FileEntry
 from finmaas_registry.signing import verify_document
 from finmaas_registry.splits import Fractions, parse_fractions
 

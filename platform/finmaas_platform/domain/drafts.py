@@ -17,12 +17,11 @@ from typing import Any
 from finmaas_core.errors import InvalidInput, NotFound, VersionMismatch
 from finmaas_core.quantities import check_digest
 from finmaas_platform.domain.hub import DRAFT, MAIN, Missing, plain_branch
-from finmaas_registry.manifest import FileEntry, Manifest, check_path, make_manifest
+from finmaas_registry.manifest import MAX_FILES, FileEntry, Manifest, check_path, make_manifest
 
 INLINE_BYTES = 8 << 20
 """Files up to this size travel inside the commit, larger ones by LFS."""
 LINE_BYTES = INLINE_BYTES * 4 // 3 + 16 * 1024
-MAX_FILES = 100_000
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from finmaas_platform.sdk.objects import Model, ModelVersion
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, parse_ref
 from finmaas_platform.sdk.transfer import OnStage, find_damaged, pull_files, push_files
 from finmaas_platform.sdk.transport import Transport
+from finmaas_registry.manifest import SIGNATURE_FILE
 from finmaas_registry.model_folder import scan_model_folder, tell_kind
 
 
@@ -59,7 +60,7 @@ class Models:
         self.trust.check(version)
         pull_files(self._http, version.files, Path(folder), on_progress)
         if version.state == "approved" and (bundle := self.trust.signature(version.ref)):
-            (Path(folder) / "model.sig").write_text(bundle, encoding="utf-8")
+            (Path(folder) / SIGNATURE_FILE).write_text(bundle, encoding="utf-8")
         return version
 
     def find_damaged(
