@@ -210,9 +210,12 @@ def _explain_unsound(plan: Plan) -> Unavailable:
     if _count_charges(plan) > MAX_CHARGES:
         return Unavailable(f"more than {MAX_CHARGES} allowances cover one call; delete some", retry_after_s=60)
     allowance = _unpriced(plan)[0].allowance
+    if allowance.tenant_id == plan.calendar.tenant_id:
+        why = f"{describe(allowance)} cannot be kept: `{plan.model}` has no price in {allowance.currency}"
+    else:  # whose allowance it is, is its owner's business
+        why = f"what the tenant that shares `{plan.model}` allows cannot be kept: a price is missing"
     return Unavailable(
-        f"{describe(allowance)} cannot be kept: `{plan.model}` has no price in {allowance.currency}; "
-        "ask the platform's administrator to set one",
+        f"{why}; ask the platform's administrator to set one",
         openai_code="price_missing",
         retry_after_s=60,
     )

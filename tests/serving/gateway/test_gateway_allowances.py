@@ -93,6 +93,15 @@ class TestHold:
         fail_waiters(slice_, refusal(slice_, 1, book.now()))
         assert "secret" not in str(heard[0])
 
+    def test_a_price_that_another_tenants_allowance_lacks_names_it_no_more(self) -> None:
+        foreign = allowance("money", "month", scope="model", scope_id="", model="a/b/c")
+        shot = snapshot(msgspec.structs.replace(foreign, tenant_id="ten_2", label="secret project"))
+        with pytest.raises(Unavailable, match="a price is missing") as refused:
+            begin(Book(), shot, 1, 1)
+        assert refused.value.details["openai_code"] == "price_missing"
+        for word in ("secret", "alw_", "CNY", "ten_2"):
+            assert word not in refused.value.message
+
     def test_all_or_nothing(self) -> None:
         book, shot = Book(), snapshot(allowance("tokens", "month"), allowance("requests", "day"))
         tokens, requests = fill(book, shot, 1000)
