@@ -41,6 +41,9 @@ def put_pack(deps: Deps, caller: Caller, body: bytes) -> int:
     """Stores the blobs of a pack and says how many those are. Raises InvalidInput, Corrupt; then it is not recorded."""
     check_may_put(caller)
     blobs = read_pack(body)
+    for blob in blobs:
+        if not blob.is_whole:
+            raise Corrupt(f"the bytes are not those of {blob.digest}; read the file again and send it")
     deps.store.put_small(blobs)
     with unit_of_work(deps.sessions) as session:
         record_put(session, caller, deps.clock.now(), *(Stored(blob.digest, len(blob.data)) for blob in blobs))
