@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from model_files import FILES, put
 from sqlalchemy import select
 
 from finmaas_platform.db.approvals import ModelAliasRow
@@ -176,7 +177,7 @@ class TestMerged:
     def test_names_two_parents_or_more(
         self, client: TestClient, engineer: Headers, world: None, make_principal: Callable[..., Headers]
     ) -> None:
-        files = [{"path": "x.json", "sha256": "0" * 64, "size": 1}]
+        files = put(client, engineer, FILES)
         body = {"kind": "merged", "files": files, "parents": ["m@1", "m@1"]}
         answer = client.post(URL, json=body, headers=engineer)
         assert (answer.status_code, "at least two" in answer.json()["detail"]) == (422, True)
