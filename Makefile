@@ -12,7 +12,7 @@ SOURCES := platform registry training serving tests infra
 unexport PYTHONDONTWRITEBYTECODE
 export FINMAAS_HOME ?= $(CURDIR)/.finmaas
 
-.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-allowances bench-masking bench-registry bench-serving peers docs sbom wheels lock lock-check clean
+.PHONY: help setup demo test test-unit clients soak check lint types imports format bench bench-gateway bench-allowances bench-masking bench-judge bench-registry bench-serving peers docs sbom wheels lock lock-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench-allowances: setup ## a budget spent to its end over four gateways: overspe
 
 bench-masking: setup ## what the guardrails find in labelled texts of FINMAAS_DATA, and what they cost
 	$(RUN)/python tests/benchmarks/bench_masking.py
+
+bench-judge: setup ## a judge trained here, and lists of phrases, on offensive texts of FINMAAS_DATA (about 6 minutes)
+	$(RUN)/python tests/benchmarks/bench_judge.py $(ARGS)
 
 bench-registry: setup build/bench-venv/.installed ## push, pull, second version, S3 against boto3 and rclone (ARGS="--megabytes 200")
 	$(RUN)/python tests/benchmarks/bench_registry.py $(ARGS)

@@ -13,14 +13,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from finmaas_core.errors import Corrupt, StoreFull
 from finmaas_registry.hashing import SideHasher
 from finmaas_registry.manifest import FileEntry, Manifest, make_manifest
 
 MARKER = ".complete"
+FLUSH_BYTES = 64 << 20
 Fetch = Callable[[str], Iterable[bytes]]
 """The bytes of a digest, in chunks."""
 
@@ -83,15 +86,42 @@ def _build(manifest: Manifest, fetch: Fetch, folder: Path) -> None:
 
 def _write(file: FileEntry, chunks: Iterable[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out, SideHasher() as hasher:
+    with path.open("xb") as out, SideHasher() as hasher, _Flusher(out.fileno()) as flusher:
         for chunk in chunks:
             hasher.update(chunk)
             out.write(chunk)
+            flusher.wrote(len(chunk))
         out.flush()
         os.fsync(out.fileno())
         found = hasher.hexdigest()
     if found != file.sha256:
         raise Corrupt(f"{file.path} arrived with the digest {found}, not {file.sha256}; fetch it again")
+
+
+class _Flusher:
+    """Brings a file to the disk while the rest of it comes, so that little is left for the sync at its end."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._last: Future[None] | None = None
+        self._waiting = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        if self._last is not None:
+            self._last.result()  # a disk that failed says so once
+
+    def wrote(self, count: int) -> None:
+        """So many bytes more are with the system."""
+        self._waiting += count
+        if self._waiting >= FLUSH_BYTES and (self._last is None or self._last.done()):
+            if self._last is not None:
+                self._last.result()
+            self._last, self._waiting = self._pool.submit(os.fdatasync, self._fd), 0
 
 
 @contextmanager

@@ -47,6 +47,8 @@ TENSORS = 100
 
 def main() -> int:
     options = _parse()
+    for name in [name for name in os.environ if name.startswith("FINMAAS_") and not name.startswith("FINMAAS_TEST_")]:
+        del os.environ[name]  # every part has an installation of its own, whatever the Makefile names
     figures = Figures(ROOT / "build/bench/registry.json")
     parts: dict[str, Callable[[], bool]] = {
         "folder": lambda: measure_folder(figures, options.megabytes, options.rounds),

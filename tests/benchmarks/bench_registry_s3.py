@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from pydantic import SecretStr
+from finmaas_core.memory import keep_buffers
 from finmaas_registry.blocks import Block, Recipe, plan_file, read_recipe
 from finmaas_registry.hashing import SideHasher
 from finmaas_registry.manifest import FileEntry
@@ -38,6 +39,7 @@ from finmaas_registry.materialise import materialise
 from finmaas_registry.s3_client import S3Address
 from finmaas_registry.s3_store import S3Store
 what, path, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+keep_buffers()  # as the control plane does
 e = os.environ
 keys = SecretStr(e["ACCESS"]), SecretStr(e["SECRET"])
 store = S3Store(S3Address(e["ENDPOINT"], e["BUCKET"], *keys, prefix=e["PREFIX"]))
