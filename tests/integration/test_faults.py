@@ -67,11 +67,15 @@ def step_of(client: Client, job: Job) -> int:
 
 def training_workers(installation: Installation) -> list[psutil.Process]:
     """Ray Train's worker processes, which name themselves after what they run."""
-    return [
-        process
-        for process in installation.processes("ray")
-        if "RayTrainWorker" in " ".join(process.cmdline()) or "TrainWorker" in process.name()
-    ]
+    return [process for process in installation.processes("ray") if is_training_worker(process)]
+
+
+def is_training_worker(process: psutil.Process) -> bool:
+    """False for one that has ended since it was listed."""
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline()) or "TrainWorker" in process.name()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def ask(installation: Installation, key: str, endpoint: str) -> str:
