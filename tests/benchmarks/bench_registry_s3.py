@@ -38,7 +38,7 @@ from finmaas_registry.manifest import FileEntry
 from finmaas_registry.materialise import materialise
 from finmaas_registry.s3_client import S3Address
 from finmaas_registry.s3_store import S3Store
-what, path, key = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+what, path = sys.argv[1], Path(sys.argv[2])
 keep_buffers()  # as the control plane does
 e = os.environ
 keys = SecretStr(e["ACCESS"]), SecretStr(e["SECRET"])
@@ -95,11 +95,11 @@ def measure_s3(figures: Figures, megabytes: int, rounds: int) -> bool:
         S3Store(address).ensure_bucket()
         for number in range(rounds):
             source = Path(folder) / "source"
-            digest = _write_random(source, megabytes)
+            _write_random(source, megabytes)
             took = {}
             for what, target in (("push", source), ("pull", source)):
                 for side in _sides(number, rclone):
-                    key = digest if side == "ours" else f"{side}-{number}"
+                    key = f"{side}-{number}"
                     if what == "pull":
                         target = Path(folder) / f"{side}-{number}"
                     os.sync()
@@ -162,13 +162,7 @@ def _rclone(rclone: str, what: str, path: Path, key: str, env: dict[str, str]) -
     return [rclone, "copyto", "--ignore-times", *tuned, *places]
 
 
-def _write_random(path: Path, megabytes: int) -> str:
-    import hashlib
-
-    sha256 = hashlib.sha256()
+def _write_random(path: Path, megabytes: int) -> None:
     with path.open("wb") as file:
         for _ in range(megabytes):
-            data = os.urandom(1 << 20)
-            sha256.update(data)
-            file.write(data)
-    return sha256.hexdigest()
+            file.write(os.urandom(1 << 20))

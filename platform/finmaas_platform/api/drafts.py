@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
@@ -19,6 +19,9 @@ from finmaas_platform.domain.hub import RepoKind
 from finmaas_platform.services import drafts
 from finmaas_platform.services.projects import get_project
 from finmaas_registry.splits import Fractions, parse_fractions
+
+if TYPE_CHECKING:
+    from finmaas_registry.dataset_import import ImportOptions
 
 router = APIRouter(prefix="/drafts", tags=["drafts"])
 
@@ -55,6 +58,13 @@ class DatasetDraftRelease(RequestBody):
     label: str | None = Field(None, description="The column that answers.")
     group: str | None = Field(None, description="Rows with equal values here share a split.")
     splits: str | None = Field(None, description="train,validation,test", examples=["0.8,0.1,0.1"])
+
+    def to_options(self) -> ImportOptions:
+        """How the rows are read."""
+        from finmaas_registry.dataset_import import ImportOptions  # pyarrow would slow down the start
+
+        fractions = parse_fractions(self.splits) if self.splits else Fractions()
+        return ImportOptions(shape=self.shape, text=self.text, label=self.label, group=self.group, fractions=fractions)
 
 
 def show_draft(row: DraftRow) -> DraftView:
@@ -156,10 +166,7 @@ def release_dataset_draft(
 ) -> DatasetVersionView:
     """Imports its rows as the next version, with all reports. 200 when a version has the same rows already."""
     from finmaas_platform.services.dataset_drafts import release_dataset  # pyarrow would slow down the start
-    from finmaas_registry.dataset_import import ImportOptions
 
-    fractions = parse_fractions(body.splits) if body.splits else Fractions()
-    options = ImportOptions(shape=body.shape, text=body.text, label=body.label, group=body.group, fractions=fractions)
-    row, is_new = release_dataset(deps, caller, f"{tenant}/{project}", name, options)
+    row, is_new = release_dataset(deps, caller, f"{tenant}/{project}", name, body.to_options())
     response.status_code = 201 if is_new else 200
     return show_dataset_version(row)

@@ -23,7 +23,7 @@ from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services import drafts
 from finmaas_platform.services.blobs import find_size, record_put
 from finmaas_platform.services.hub import get_repo
-from finmaas_platform.services.hub_addresses import VALID_FOR, Grant
+from finmaas_platform.services.hub_addresses import Grant, valid_until
 from finmaas_platform.services.hub_uploads import (
     UploadSigner,
     check_grant,
@@ -153,7 +153,7 @@ def _plan_upload(deps: Deps, caller: Caller, request: Request, wanted: LfsObject
     if wanted.size > deps.settings.max_blob_bytes:
         message = f"{wanted.size:,} bytes are more than one file may have here ({deps.settings.max_blob_bytes:,})"
         return {**told, "error": {"code": 422, "message": message}}
-    until = int((deps.clock.now() + VALID_FOR).timestamp())
+    until = valid_until(deps.clock.now())
     grant = UploadSigner(deps.secrets.pepper).sign(Grant(caller.id, wanted.oid, wanted.size, until))
     address = f"{str(request.base_url).rstrip('/')}/api/lfs/{wanted.oid}"
     part, count = plan_parts(wanted.size)

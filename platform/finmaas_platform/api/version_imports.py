@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -23,6 +24,9 @@ from finmaas_platform.services.version_imports import describe_dataset, describe
 from finmaas_registry.manifest import MAX_FILES, FileEntry
 from finmaas_registry.signing import verify_document
 from finmaas_registry.splits import Fractions, parse_fractions
+
+if TYPE_CHECKING:
+    from finmaas_registry.dataset_import import ImportOptions
 
 router = APIRouter(tags=["versions that travel"])
 
@@ -56,6 +60,12 @@ class RowFilesImport(DatasetDraftRelease):
     retain_until: str | None = Field(None, description="The column with the last day of use.")
     purpose: str = Field("training", description="What consent is needed for.")
     without_consent: Literal["refuse", "drop"] = Field("refuse", description="What happens to rows without it.")
+
+    def to_options(self) -> ImportOptions:
+        from finmaas_registry.tags import Tags
+
+        tags = Tags(self.consent, self.retain_until, self.id_column, self.purpose, self.without_consent)
+        return replace(super().to_options(), tags=tags)
 
 
 class OriginView(BaseModel):
@@ -177,18 +187,8 @@ def import_row_files(
 ) -> DatasetVersionView:
     """For large files: put them as blobs, which can be taken up again, then import. 200 for rows that are there."""
     from finmaas_platform.services.dataset_drafts import import_put_files  # pyarrow would slow down the start
-    from finmaas_registry.dataset_import import ImportOptions
-    from finmaas_registry.tags import Tags
 
-    options = ImportOptions(
-        shape=body.shape,
-        text=body.text,
-        label=body.label,
-        group=body.group,
-        fractions=parse_fractions(body.splits) if body.splits else Fractions(),
-        tags=Tags(body.consent, body.retain_until, body.id_column, body.purpose, body.without_consent),
-    )
     files = [FileEntry(file.path, file.sha256, file.size) for file in body.files]
-    row, is_new = import_put_files(deps, caller, f"{tenant}/{project}", name, files, options, body.source)
+    row, is_new = import_put_files(deps, caller, f"{tenant}/{project}", name, files, body.to_options(), body.source)
     response.status_code = 201 if is_new else 200
     return show_dataset_version(row)

@@ -11,7 +11,6 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from starlette.responses import JSONResponse, StreamingResponse
 
-from finmaas_core.errors import NotFound
 from finmaas_platform.api.blob_stream import BYTES, Span, choose_span
 from finmaas_platform.api.dependencies import CallerDep, DepsDep
 from finmaas_platform.api.hub_route import HubRoute
@@ -20,9 +19,9 @@ from finmaas_platform.deps import Deps
 from finmaas_platform.domain.hub import RepoKind
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.authentication import authenticate_signed
-from finmaas_platform.services.blobs import find_size
+from finmaas_platform.services.blobs import find_size, get_size
 from finmaas_platform.services.hub import get_repo
-from finmaas_platform.services.hub_addresses import VALID_FOR, AddressSigner, Grant
+from finmaas_platform.services.hub_addresses import AddressSigner, Grant, valid_until
 from finmaas_registry.manifest import FileEntry
 from finmaas_registry.xorbs import frame, framed_size, plain_start, plan_reconstruction
 
@@ -50,7 +49,7 @@ def give_token(
     with read_unit(deps.sessions) as session:
         get_repo(session, caller, kind, tenant, repo)
     token = request.headers["authorization"].partition(" ")[2]
-    url, until = f"{str(request.base_url).rstrip('/')}/xet", int((deps.clock.now() + VALID_FOR).timestamp())
+    url, until = f"{str(request.base_url).rstrip('/')}/xet", valid_until(deps.clock.now())
     headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(until)}
     return JSONResponse({"casUrl": url, "accessToken": token, "exp": until}, headers=headers)
 
@@ -59,13 +58,11 @@ def give_token(
 def reconstruct(digest: str, request: Request, caller: CallerDep, deps: DepsDep, asked: RangeHeader = None) -> Response:
     """How a file, or a range of it, is put together."""
     with read_unit(deps.sessions) as session:
-        size = find_size(session, caller, digest)
-    if not size:
-        raise NotFound(f"there is no blob {digest} in your sight")
+        size = get_size(session, caller, digest)
     span = choose_span(asked, size)
     if span is None:
         return Response(status_code=416)
-    until = int((deps.clock.now() + VALID_FOR).timestamp())
+    until = valid_until(deps.clock.now())
     grant = AddressSigner(deps.secrets.pepper, "read").sign(Grant(caller.id, digest, size, until))
     url = f"{str(request.base_url).rstrip('/')}/xet/files/{digest}?grant={grant}"
     return JSONResponse(plan_reconstruction(digest, size, span.start, span.end, url))
@@ -76,9 +73,7 @@ def get_framed(digest: str, grant: str, deps: DepsDep, asked: RangeHeader = None
     """A range of a file in the framed form. The address says who reads; whether they still may is asked each time."""
     granted = AddressSigner(deps.secrets.pepper, "read").read(grant, digest, deps.clock.now())
     with read_unit(deps.sessions) as session:
-        size = find_size(session, authenticate_signed(session, granted.principal_id), digest)
-    if size is None:
-        raise NotFound(f"there is no blob {digest} in your sight")
+        size = get_size(session, authenticate_signed(session, granted.principal_id), digest)
     whole = framed_size(size)
     span = choose_span(asked, whole)
     if span is None:

@@ -97,6 +97,8 @@ def import_model(
         if hub is not None:
             version = _import_from_hub(client, hub, endpoint, revision, name, project, base, description, on_bytes)
         else:
+            from finmaas_platform.sdk.transfer import join_stages
+
             assert folder is not None
             version = client.models.import_folder(
                 folder,
@@ -104,8 +106,7 @@ def import_model(
                 project,
                 base=base,
                 description=description,
-                # Hashing and sending are half of the bar each.
-                on_progress=lambda stage, done, total: on_bytes(done if stage == "hash" else total + done, 2 * total),
+                on_progress=join_stages(on_bytes),
             )
     show_version(version, as_json)
     if not as_json:

@@ -11,7 +11,7 @@ from finmaas_core.errors import InvalidInput
 from finmaas_platform.sdk.hub_import import HubSource, carry_rows
 from finmaas_platform.sdk.objects import Dataset, DatasetDiff, DatasetReport, DatasetVersion, DeletionRequest, RowTrace
 from finmaas_platform.sdk.refs import DEFAULT_PROJECT, Ref, parse_ref
-from finmaas_platform.sdk.transfer import OnStage, pull_files, push_files
+from finmaas_platform.sdk.transfer import join_stages, pull_files, push_files
 from finmaas_platform.sdk.transport import Transport
 from finmaas_platform.sdk.version_archives import show_files
 from finmaas_registry.model_folder import LocalFile
@@ -153,7 +153,7 @@ class Datasets:
             **(options or {}),
         }
         if size > RESUMABLE_BYTES:
-            entries = push_files(self._http, [LocalFile(path.name, path, size)], _join_stages(on_progress))
+            entries = push_files(self._http, [LocalFile(path.name, path, size)], join_stages(on_progress))
             return self._import_put(target, [entry.to_json() for entry in entries], read_as)
         response = self._http.upload(
             "POST",
@@ -199,13 +199,6 @@ class Datasets:
         if version is None:
             version = self.get(ref.name, ref.project).latest_version
         return f"/datasets/{ref.path}/versions/{version}"
-
-
-def _join_stages(on_progress: OnBytes | None) -> OnStage | None:
-    """Hashing and sending as one measure, half of it each."""
-    if on_progress is None:
-        return None
-    return lambda stage, done, total: on_progress(done if stage == "hash" else total + done, 2 * total)
 
 
 def read_chunks(path: Path, size: int, on_progress: OnBytes | None) -> Iterator[bytes]:

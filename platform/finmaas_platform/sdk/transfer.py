@@ -83,6 +83,13 @@ def push_files(transport: Transport, files: Sequence[LocalFile], on_progress: On
     return entries
 
 
+def join_stages(on_progress: OnBytes | None) -> OnStage | None:
+    """Hashing and sending as one measure, half of it each."""
+    if on_progress is None:
+        return None
+    return lambda stage, done, total: on_progress(done if stage == "hash" else total + done, 2 * total)
+
+
 def cut_file(file: LocalFile, hashed: Counter) -> CutFile:
     """Reads a file once, for its digest and those of its blocks."""
     spans = plan_file(file.source)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from finmaas_core.errors import Corrupt, InvalidInput, NotFound
+from finmaas_core.errors import Corrupt, InvalidInput
 from finmaas_platform.db.base import read_unit, unit_of_work
 from finmaas_platform.db.blobs import BlobRecipeRow
 from finmaas_platform.deps import Deps
 from finmaas_platform.domain.principals import Caller
 from finmaas_platform.services.blob_touches import find_stale, touch
-from finmaas_platform.services.blobs import check_may_put, find_in_sight, record_put
+from finmaas_platform.services.blobs import check_may_put, find_in_sight, out_of_sight, record_put
 from finmaas_platform.services.kept_blobs import find_recipe
 from finmaas_registry.blocks import Block, Recipe, make_recipe, read_recipe
 from finmaas_registry.hashing import SideHasher
-from finmaas_registry.packs import PACK_BLOBS, SMALL_BYTES, Packed, read_pack, write_pack
+from finmaas_registry.packs import PACK_BLOBS, SMALL_BYTES, read_pack, write_pack
 from finmaas_registry.store import BlobStore, Stored
 
 
@@ -58,10 +58,10 @@ def read_small(deps: Deps, caller: Caller, digests: Sequence[str]) -> Iterator[b
         sizes = find_in_sight(session, caller, digests)
     for digest in digests:
         if digest not in sizes:
-            raise NotFound(f"there is no blob {digest} in your sight")
+            raise out_of_sight(digest)
         if sizes[digest] > SMALL_BYTES:
             raise InvalidInput(f"the blob {digest} has {sizes[digest]:,} bytes; get it by itself")
-    return write_pack(Packed(digest, b"".join(deps.store.open(digest))) for digest in digests)
+    return write_pack(deps.store.read_small(digests))
 
 
 def compose(deps: Deps, caller: Caller, digest: str, blocks: Iterable[Block]) -> Stored:

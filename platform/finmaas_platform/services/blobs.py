@@ -29,7 +29,7 @@ def check_may_read(session: Session, caller: Caller, digest: str) -> None:
     """Raises NotFound unless the caller may read the blob; the same words whether or not it exists."""
     check_digest(digest)
     if not _may_read(session, caller, digest):
-        raise NotFound(f"there is no blob {digest} in your sight")
+        raise out_of_sight(digest)
 
 
 def check_may_put(caller: Caller) -> None:
@@ -101,6 +101,19 @@ def find_size(session: Session, caller: Caller, digest: str) -> int | None:
     if not _may_read(session, caller, digest):
         return None
     return session.scalars(scoped(select(BlobRow.size_bytes), caller).where(BlobRow.digest == digest)).first()
+
+
+def get_size(session: Session, caller: Caller, digest: str) -> int:
+    """The size of a blob that the caller may read; NotFound, in the same words whether or not it exists."""
+    size = find_size(session, caller, digest)
+    if size is None:
+        raise out_of_sight(digest)
+    return size
+
+
+def out_of_sight(digest: str) -> NotFound:
+    """What is said of a blob that the caller may not read."""
+    return NotFound(f"there is no blob {digest} in your sight")
 
 
 def index_version(session: Session, tenant_id: str, kind: str, version_id: str, files: Iterable[FileEntry]) -> None:

@@ -19,6 +19,11 @@ VALID_FOR = timedelta(hours=12)
 EXPIRED = "this address has expired or was changed; start the transfer again"
 
 
+def valid_until(now: datetime) -> int:
+    """When a grant that is made now ends, in seconds since 1970."""
+    return int((now + VALID_FOR).timestamp())
+
+
 @dataclass(frozen=True)
 class Grant:
     """May put or read the bytes of one digest, for one principal, until a moment in seconds since 1970."""

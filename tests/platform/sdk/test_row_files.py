@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from live_api import serve_live
 
 from finmaas_core.errors import InvalidInput, NotFound, Unavailable
 from finmaas_platform.sdk import Client
@@ -26,18 +23,6 @@ ROWS = "text,label\n" + "".join(f"question {n} 问题,label-{n % 3}\n" for n in 
 
 def token_of(headers: Headers) -> str:
     return headers["Authorization"].removeprefix("Bearer ")
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    with serve_live(app) as url:
-        yield url
-
-
-@pytest.fixture
-def here(url: str, engineer: Headers) -> Iterator[Client]:
-    with Client(url, token_of(engineer)) as client:
-        yield client
 
 
 @pytest.fixture

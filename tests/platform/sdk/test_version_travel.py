@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from live_api import serve_live
 from model_files import ADAPTER, FILES
 
 from finmaas_core.errors import BadSignature, Corrupt, InvalidInput, NotFound, Unavailable
@@ -37,19 +35,6 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
-
-
-@pytest.fixture
-def url(app: FastAPI) -> Iterator[str]:
-    with serve_live(app) as url:
-        yield url
-
-
-@pytest.fixture
-def here(url: str, engineer: Headers) -> Iterator[Client]:
-    """A client of the tenant `default`."""
-    with Client(url, token_of(engineer)) as client:
-        yield client
 
 
 @pytest.fixture
