@@ -1,7 +1,7 @@
 # `make help` lists the targets. Two of them do all the set-up by themselves: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?=
 ACCEL ?= cpu
 VENV := .venv
 RUN := $(VENV)/bin
@@ -18,6 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install everything into .venv (ACCEL=cpu|gpu, WHEELS=folder for a site without internet)
+	@$(RUN)/python -m finmaas_serving.compiled
 
 $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/torch-cpu.txt pyproject.toml infra/install.sh
 	@echo "Installing into $(VENV) from requirements/$(ACCEL).txt …"
@@ -38,13 +39,13 @@ test-unit: setup clients ## run the tests that need no Ray, vLLM or database ser
 
 clients: build/clients-venv/.installed build/clients-node/.installed build/hub-clients/.installed ## install the client libraries that tests try gateway and registry with
 
-build/clients-venv/.installed: requirements/clients.txt | setup
+build/clients-venv/.installed: requirements/clients.txt | $(STAMP)
 	@mkdir -p build
 	$(RUN)/uv venv --quiet --allow-existing build/clients-venv
 	$(RUN)/uv pip install --quiet --python build/clients-venv/bin/python --no-deps --require-hashes -r requirements/clients.txt
 	@touch $@
 
-build/hub-clients/.installed: requirements/hub-clients.txt | setup
+build/hub-clients/.installed: requirements/hub-clients.txt | $(STAMP)
 	@rm -rf build/hub-clients
 	$(RUN)/uv pip install --quiet --python $(RUN)/python --target build/hub-clients --no-deps --require-hashes -r requirements/hub-clients.txt
 	@touch $@
@@ -57,17 +58,17 @@ build/clients-node/.installed: tests/clients/node/package.json tests/clients/nod
 
 check: lint types imports ## lint, types and import contracts
 
-lint: setup ## ruff: rules and format
+lint: $(STAMP) ## ruff: rules and format
 	$(RUN)/ruff check $(SOURCES)
 	$(RUN)/ruff format --check $(SOURCES)
 
-types: setup ## mypy, strict
+types: $(STAMP) ## mypy, strict
 	$(RUN)/mypy
 
-imports: setup ## the layers, and what the control plane must not import
+imports: $(STAMP) ## the layers, and what the control plane must not import
 	$(RUN)/lint-imports
 
-format: setup ## let ruff mend what it can
+format: $(STAMP) ## let ruff mend what it can
 	$(RUN)/ruff check --fix $(SOURCES)
 	$(RUN)/ruff format $(SOURCES)
 
@@ -110,18 +111,18 @@ build/bench-venv/.installed: requirements/bench.txt
 bench-serving: setup ## bare vLLM, the replica's port and the gateway, one after the other
 	$(RUN)/python tests/benchmarks/bench_serving.py
 
-docs: setup ## write docs/reference from the OpenAPI description and the CLI
+docs: $(STAMP) ## write docs/reference from the OpenAPI description and the CLI
 	$(RUN)/python -m finmaas_platform.openapi
 	$(RUN)/python -m finmaas_platform.cli.reference
 
-sbom: setup ## software bill of materials (CycloneDX) of what is installed, in build/
+sbom: $(STAMP) ## software bill of materials (CycloneDX) of what is installed, in build/
 	@mkdir -p build
 	$(RUN)/uv venv --quiet --allow-existing build/sbom-venv
 	$(RUN)/uv pip install --quiet --python build/sbom-venv/bin/python --no-deps --require-hashes -r requirements/sbom.txt
 	build/sbom-venv/bin/cyclonedx-py environment $(VENV) --of JSON -o build/sbom.cdx.json
 	@echo "Wrote build/sbom.cdx.json"
 
-wheels: setup ## fill build/wheels for sites without internet; install there with `make setup WHEELS=folder`
+wheels: $(STAMP) ## fill build/wheels for sites without internet; install there with `make setup WHEELS=folder`
 	@mkdir -p build/wheels
 	$(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/bootstrap.txt
 	$(if $(filter cpu,$(ACCEL)),$(RUN)/python -m pip download --quiet --no-deps -d build/wheels -r requirements/torch-cpu.txt \
@@ -132,7 +133,7 @@ wheels: setup ## fill build/wheels for sites without internet; install there wit
 lock: ## resolve the lock files anew
 	infra/lock.sh
 
-lock-check: setup ## resolve the gpu lock without installing it
+lock-check: $(STAMP) ## resolve the gpu lock without installing it
 	$(RUN)/uv pip install --dry-run --no-deps --python-platform x86_64-manylinux_2_28 --target build/gpu-dry-run -r requirements/gpu.txt
 
 clean: ## remove build outputs (not .finmaas, not .venv)

@@ -39,8 +39,8 @@ class Price:
 
     def most(self, prompt: int, output: int) -> int:
         """The most that so many tokens can cost, whichever of them turn out cached or reasoning."""
-        dear_in = max(self.input_nano, self.cached_nano)
-        dear_out = max(self.output_nano, self.reasoning_nano)
+        dear_in = max(self.cached_nano, self.input_nano)
+        dear_out = max(self.reasoning_nano, self.output_nano)
         return -(-(prompt * dear_in + output * dear_out) // PER)
 
 

@@ -15,7 +15,8 @@ from finmaas_core.errors import NotAuthenticated
 from finmaas_platform.api.dependencies import CallerDep, DepsDep, SessionDep
 from finmaas_platform.domain.principals import Caller, CallerKind, Role
 from finmaas_platform.services.gateways import GatewayState, list_gateways
-from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS, derive_metrics_token
+from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS
+from finmaas_serving.gateway.tally import derive_metrics_token
 
 router = APIRouter(prefix="/gateways", tags=["gateway"])
 metrics_router = APIRouter(tags=["gateway"])

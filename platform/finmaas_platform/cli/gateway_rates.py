@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS
+from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS
 
 if TYPE_CHECKING:
     from finmaas_platform.sdk.objects import Allowance, Gateway, GatewayLine

@@ -16,7 +16,7 @@ from finmaas_platform.db.gateway_reports import GatewayReportRow
 from finmaas_platform.db.projects import ProjectRow
 from finmaas_platform.db.scope import scoped
 from finmaas_platform.domain.principals import Caller
-from finmaas_serving.gateway.tally import Report
+from finmaas_serving.gateway.schemas import Report
 
 FORGET_AFTER = timedelta(hours=1)
 SILENT_AFTER_S = 10.0

@@ -12,7 +12,7 @@ import uvloop
 from finmaas_core.errors import FinmaasError
 from finmaas_core.settings import load_settings
 from finmaas_core.telemetry import configure_logging, get_logger
-from finmaas_serving.gateway.server import serve
+from finmaas_serving import compiled
 
 
 def main() -> int:
@@ -21,6 +21,10 @@ def main() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a stream takes two files, and shells often allow 1,024
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every poll
+    is_compiled = compiled.install()
+    from finmaas_serving.gateway.server import serve  # now, for the sake of the line above
+
+    get_logger().info("gateway.code", compiled=is_compiled)
     gc.collect()
     gc.freeze()  # what the imports made stays; collections look only at what requests make
     gc.set_threshold(20_000, 20, 20)  # and requests free nearly all of it themselves: cycles are rare

@@ -75,7 +75,7 @@ def limit_headers(name: bytes, slice_: Slice, left: int, now: float) -> list[Hea
 class LimitWords:
     """The same headers of one allowance as lines of a head, all but what changes written once."""
 
-    __slots__ = ("_after", "_before", "_is_money")
+    __slots__ = ("_after", "_before", "_is_money", "_reset", "_reset_line")
 
     def __init__(self, allowance: Allowance) -> None:
         name = HEADER_NAMES[allowance.unit]
@@ -83,12 +83,16 @@ class LimitWords:
         self._before = b"x-ratelimit-limit-%b: %b\r\nx-ratelimit-remaining-%b: " % (name, limit, name)
         self._after = b"\r\nx-ratelimit-reset-%b: " % name
         self._is_money = allowance.unit == "money"
+        self._reset, self._reset_line = 0, b""
 
     def lines(self, left: int, renews_s: float) -> bytes:
         """`renews_s`: when its window ends."""
-        rest = show_money(left) if self._is_money else str(left)
         reset = math.ceil(renews_s) if renews_s > 1 else 1
-        return b"%b%b%b%ds\r\n" % (self._before, rest.encode(), self._after, reset)
+        if reset != self._reset:
+            self._reset, self._reset_line = reset, b"%b%ds\r\n" % (self._after, reset)
+        if self._is_money:
+            return b"%b%b%b" % (self._before, show_money(left).encode(), self._reset_line)
+        return b"%b%d%b" % (self._before, left, self._reset_line)
 
 
 def describe(allowance: Allowance) -> str:

@@ -8,29 +8,13 @@ import msgspec
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.errors import INVALID, SERVER, Problem, upstream_failed
-from finmaas_serving.gateway.sse import Usage
+from finmaas_serving.gateway.schemas import EngineAnswer, EngineError, EngineErrorBody, Usage
 
 RETRY_AFTER_S = 5
 
 
-class _Answer(msgspec.Struct):
-    model: str | None = None
-    usage: Usage | None = None
-
-
-class _EngineError(msgspec.Struct):
-    message: str = ""
-    param: str | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _EngineError | None = None
-    message: str = ""
-    param: str | None = None
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_error = msgspec.json.Decoder(_ErrorBody).decode
+_decode_answer = msgspec.json.Decoder(EngineAnswer).decode
+_decode_error = msgspec.json.Decoder(EngineErrorBody).decode
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -48,7 +32,11 @@ def rename_model(body: bytes, written: str | None, engine_model: str, public_mod
     if written != engine_model or engine_model == public_model:
         return body
     old, new = _model_fields(engine_model, public_model)
-    if body.count(old) == 1:
+    if len(old) != len(new):
+        renamed = body.replace(old, new)
+        if len(renamed) - len(body) == len(new) - len(old):  # it stood there once
+            return renamed
+    elif body.count(old) == 1:
         return body.replace(old, new)
     fields = _FIELDS.decode(body)
     fields["model"] = msgspec.Raw(new[8:])
@@ -83,5 +71,5 @@ def _engine_message(body: bytes) -> tuple[str, str | None]:
         read = _decode_error(body)
     except (msgspec.DecodeError, RecursionError):
         return body[:500].decode(errors="replace"), None
-    error = read.error or _EngineError(read.message, read.param)
+    error = read.error or EngineError(read.message, read.param)
     return error.message, error.param

@@ -14,7 +14,8 @@ import msgspec
 
 from finmaas_core.errors import InvalidInput
 from finmaas_serving.gateway.remote import refuse_remote
-from finmaas_serving.guard.request_rules import PlainMessage, are_plain_messages
+from finmaas_serving.gateway.schemas import StreamOptions, UsualChat
+from finmaas_serving.guard.request_rules import are_plain_messages
 
 OVERRIDDEN = frozenset(
     ("priority", "cache_salt", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id")
@@ -31,36 +32,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class StreamOptions(msgspec.Struct, forbid_unknown_fields=False):
-    """The two options of a stream that say which usage the client wants to see."""
-
-    include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
-
-
 _NO_OPTIONS = StreamOptions()
-
-
-class UsualChat(msgspec.Struct, forbid_unknown_fields=True):
-    """The chat that nearly every client sends: texts and settings. What is written otherwise is read field by field.
-
-    Each of these fields is known to the guardrails, names nothing to be fetched, and binds no answer to a grammar.
-    """
-
-    model: str
-    messages: list[PlainMessage]
-    stream: bool = False
-    stream_options: StreamOptions | msgspec.UnsetType = msgspec.UNSET
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    n: int = 1
-    user: str | None = None
 
 
 class CallBody:

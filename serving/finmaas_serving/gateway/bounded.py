@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+from mypy_extensions import mypyc_attr
+
 ITEM_TOKENS = 16
 """What an engine writes around an item, a block or a call of a tool and does not show: marks, names of roles."""
 _PARTS = {
@@ -21,6 +23,7 @@ _PARTS = {
 Event = dict[str, Any]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Bounded:
     """A stream with a limit on the tokens that may pass."""
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from finmaas_serving.gateway.body import CallBody, UsualChat
+from finmaas_serving.gateway.body import CallBody
+from finmaas_serving.gateway.schemas import UsualChat
 
 TEMPLATE_TOKENS = 512  # what a template says of itself: system prompt, tools, dates
 UNKNOWN_CONTEXT = 131_072  # for an endpoint that does not tell its `max_model_len`

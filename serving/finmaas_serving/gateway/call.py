@@ -22,11 +22,10 @@ from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import Course
 from finmaas_serving.gateway.errors import Problem, problem_of
 from finmaas_serving.gateway.quiet import Say, choose_words, quiet_problem, quiet_stream
+from finmaas_serving.gateway.schemas import Usage, UsageRecord
 from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spending import Spending
-from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import Usage
 from finmaas_serving.gateway.upstream import Exchange
 
 if TYPE_CHECKING:

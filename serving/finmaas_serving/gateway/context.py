@@ -18,10 +18,11 @@ from finmaas_serving.gateway.external import OutsideBook
 from finmaas_serving.gateway.lanes import Lane, LaneBook
 from finmaas_serving.gateway.outbox import Outbox
 from finmaas_serving.gateway.people import People
+from finmaas_serving.gateway.schemas import Report
 from finmaas_serving.gateway.screen import provenance_key
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
-from finmaas_serving.gateway.tally import Report, Tally
+from finmaas_serving.gateway.tally import Tally
 from finmaas_serving.gateway.upstream import Replica, ReplicaBook
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Gateway:
     people: People = field(default_factory=People)
     archive: Archive | None = None
     tracing: Tracing | None = None
+    awake_s: float = 0.0  # for how long the loop stays awake after a write
     metrics_token: str = ""  # what a Prometheus server must send; empty: nobody may
     replicas_heard_at: float = 0.0  # when Ray last answered, epoch seconds
     provenance_key: bytes = field(init=False)
@@ -100,7 +102,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self.provenance_key = provenance_key(self.pepper)
         self.outside = OutsideBook(self.pepper)
-        self.outbox = Outbox(self.loop, self)
+        self.outbox = Outbox(self.loop, self, self.awake_s)
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS, Line, Report
+from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS, Line, Report
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _CALL = ("gateway", "endpoint", "project")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from finmaas_serving.gateway.slices import Slice, Waiter
 from finmaas_serving.gateway.snapshot import Allowance
 
 if TYPE_CHECKING:
-    from finmaas_serving.gateway.allowances import Book, Meter, Plan
+    from finmaas_serving.gateway.allowances import Book, Plan
 
 Done = Callable[[FinmaasError | None], None]
 STEP_TOKENS = 256
@@ -65,25 +64,24 @@ class Hold:
     def acquire_at_once(self) -> bool:
         """The first acquisition where no slice is near its end: as nearly always. False: nothing was done."""
         now, most = self._begun, self._most(self.target)
-        slices: list[Slice | None] = []
-        for meter, place in self.plan.spends:
-            slice_ = meter.slice
+        found: list[tuple[Slice, int]] = []
+        for meter, sum_ in self.plan.spends:
+            slice_, amount = meter.slice, most[sum_]
             if (
-                slice_ is None or slice_.tight or most[place] > slice_.idle or slice_.waiters
+                slice_ is None or slice_.tight or amount > slice_.idle or slice_.waiters
                 or slice_.closed is not None or not slice_.start <= now < slice_.end
             ):  # fmt: skip
                 return False
-            slices.append(slice_)
-        self.slices, self.output = slices, self.target
-        amounts, starts = self.amounts, self.starts
-        for meter, place in self.plan.spends:
-            slice_, amount = meter.slice, most[place]
-            assert slice_ is not None
-            slice_.idle -= amount
+            found.append((slice_, amount))
+        self.output = self.target
+        slices, amounts, starts = self.slices, self.amounts, self.starts
+        for slice_, amount in found:
             slice_.reserved += amount
+            idle = slice_.idle = slice_.idle - amount
+            slices.append(slice_)
             amounts.append(amount)
             starts.append(slice_.start)
-            if slice_.idle < slice_.low and not slice_.asking:
+            if idle < slice_.low and not slice_.asking:
                 self._book.want(slice_)
         return True
 
@@ -166,8 +164,9 @@ class Hold:
         charges: list[tuple[int, int]] = []
         used = self._used(prompt, cached, output, reasoning)
         self.cost = used[_MONEY] if self.prices[0] is not None else None
+        slices = self.slices
         for place, (meter, sum_) in enumerate(self.plan.spends):
-            slice_ = self.slices[place]
+            slice_ = slices[place]
             if slice_ is None:
                 continue
             amount = used[sum_]
@@ -185,18 +184,19 @@ class Hold:
     def lines(self) -> bytes:
         """Headers that tell what is left of requests, tokens and money; of several windows the one with least left."""
         now, out = time.monotonic() + self._book.offset, b""
+        slices, meters = self.slices, self.plan.meters
         for places in self.plan.shown:
-            told: Meter | None = None
-            least = math.inf
+            told: Slice | None = None
+            least = 0
             for place in places:
-                slice_ = self.slices[place]
-                if slice_ is not None and (left := slice_.idle + slice_.pool) < least:
-                    told, least, ends = self.plan.meters[place], left, slice_.end
+                slice_ = slices[place]
+                if slice_ is not None and (told is None or slice_.idle + slice_.pool < least):
+                    told, least, meter = slice_, slice_.idle + slice_.pool, meters[place]
             if told is not None:
-                words = told.words
+                words = meter.words
                 if words is None:
-                    words = told.words = LimitWords(told.allowance)
-                out += words.lines(int(least), ends - now)
+                    words = meter.words = LimitWords(meter.allowance)
+                out += words.lines(least, told.end - now)
         return out
 
     def _most(self, output: int) -> list[int]:

@@ -14,7 +14,7 @@ from finmaas_serving.gateway.bounded import MessageCut
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.named_events import NamedEventRewriter
 from finmaas_serving.gateway.remote import check_tools, refuse_remote
-from finmaas_serving.gateway.sse import PromptDetails, Usage
+from finmaas_serving.gateway.schemas import MessageAnswer, MessageUsage, TokenCount, Usage
 
 _TYPES = {
     400: "invalid_request_error",
@@ -28,32 +28,8 @@ _TYPES = {
 }
 
 
-class MessageUsage(msgspec.Struct):
-    """Tokens as Anthropic names them: what came from the cache is not among `input_tokens`."""
-
-    input_tokens: int = 0
-    output_tokens: int | None = 0
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-
-    def as_usage(self) -> Usage:
-        """The same in the gateway's words."""
-        cached = self.cache_read_input_tokens or 0
-        prompt = self.input_tokens + cached + (self.cache_creation_input_tokens or 0)
-        return Usage(prompt, self.output_tokens or 0, PromptDetails(cached_tokens=cached))
-
-
-class _Answer(msgspec.Struct):
-    model: str
-    usage: MessageUsage | None = None
-
-
-class _Count(msgspec.Struct):
-    input_tokens: int
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_count = msgspec.json.Decoder(_Count).decode
+_decode_answer = msgspec.json.Decoder(MessageAnswer).decode
+_decode_count = msgspec.json.Decoder(TokenCount).decode
 
 
 def read_call(raw: bytes) -> CallBody:

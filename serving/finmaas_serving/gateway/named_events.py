@@ -12,7 +12,8 @@ import msgspec
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.bounded import Bounded, tokens_of
-from finmaas_serving.gateway.sse import MAX_EVENT_BYTES, Usage
+from finmaas_serving.gateway.schemas import Usage
+from finmaas_serving.gateway.sse import MAX_EVENT_BYTES
 
 T = TypeVar("T")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

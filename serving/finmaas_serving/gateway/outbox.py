@@ -1,12 +1,17 @@
-"""What a turn of the event loop writes, handed to the sockets at its end, all at once.
+"""What a turn of the event loop writes, handed to the sockets at its end, all at once; and when the loop may sleep.
 
 Each write to a socket whose peer sleeps wakes that peer, which costs the writer more than the write itself. Written one
 after the other, all but the first find their peers awake: with many requests under way a request costs a third less.
 Where few requests are under way there is nothing to gather, and each write goes out at once.
+
+Then this process is itself a peer that sleeps: a core that idles takes tens of microseconds to come back, and comes
+back with nothing in its caches. So for a moment after each write it looks for what comes next instead of sleeping,
+which halves what it adds to an answer. Under load there is always something to do, and nothing of this happens.
 """
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,19 +31,24 @@ class Load(Protocol):
 class Outbox:
     """The writes of one turn, in order. Whoever closes a transport in an orderly way flushes first."""
 
-    __slots__ = ("_held", "_load", "_loop", "_scheduled")
+    __slots__ = ("_awake", "_awake_s", "_awake_until", "_held", "_load", "_loop", "_scheduled")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, load: Load) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, load: Load, awake_s: float = 0.0) -> None:
+        """`awake_s`: for how long the loop stays awake after a write; 0 lets it sleep at once."""
         self._loop = loop
         self._load = load
         self._held: dict[asyncio.Transport, bytes] = {}
         self._scheduled = False
+        self._awake_s = awake_s
+        self._awake_until = 0.0
+        self._awake = False
 
     def put(self, transport: asyncio.Transport, data: bytes) -> None:
         """Writes data at the end of this turn, behind what the transport was given before."""
         held = self._held
         if not held and self._load.running <= FEW:
             transport.write(data)
+            self._stay_awake()
             return
         before = held.get(transport)
         if before is not None:
@@ -58,6 +68,7 @@ class Outbox:
         if transport in self._held:
             data = self._held.pop(transport) + data
         transport.write(data)
+        self._stay_awake()
 
     def flush(self) -> None:
         """Writes what is held now."""
@@ -69,3 +80,18 @@ class Outbox:
     def _end_turn(self) -> None:
         self._scheduled = False
         self.flush()
+
+    def _stay_awake(self) -> None:
+        """A loop that has something to call does not sleep."""
+        if self._awake_s <= 0:
+            return
+        self._awake_until = monotonic() + self._awake_s
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        if monotonic() < self._awake_until:
+            self._loop.call_soon(self._look_again)
+        else:
+            self._awake = False

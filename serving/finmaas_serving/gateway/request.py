@@ -53,9 +53,9 @@ class Request:
         return Asked(snapshot, key, self.path, self.echo, self.traceparent, self.session, self.timeout)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """What a head said, for the next request with the same one. Holds while the snapshot does."""
+    """What a head said, for the next request with the same one on its connection. Holds while the snapshot does."""
 
     snapshot: Snapshot
     key: Key
@@ -65,13 +65,19 @@ class Asked:
     session: bytes
     timeout: bytes | None
     ways: dict[str, Way | None] = field(default_factory=dict)  # of its usual calls, by model
+    _request: Request | None = None
 
     def again(self, request_id: str) -> Request:
-        """A request with this head, whole but for its body."""
-        request = Request()
-        request.path, request.key, request.echo, request.traceparent = self.path, self.key, self.echo, self.traceparent
-        request.session, request.timeout, request.id = self.session, self.timeout, request_id
-        request.method = "POST"
+        """A request with this head, whole but for its body. Those of one connection come one after the other, so it is
+        the same object each time."""
+        request = self._request
+        if request is None:
+            request = self._request = Request()
+            request.path, request.key, request.echo = self.path, self.key, self.echo
+            request.traceparent, request.session, request.timeout = self.traceparent, self.session, self.timeout
+            request.method = "POST"
+        request.id = request_id
+        request.parts.clear()
         request.keep_alive = request.complete = True
         return request
 

@@ -14,7 +14,12 @@ from finmaas_serving.gateway.bounded import ResponseCut
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.named_events import NamedEventRewriter
 from finmaas_serving.gateway.remote import check_tools, refuse_remote
-from finmaas_serving.gateway.sse import CompletionDetails, PromptDetails, Usage
+from finmaas_serving.gateway.schemas import (
+    ResponseAnswer,
+    ResponseUsage,
+    TextSettings,
+    Usage,
+)
 
 _NOTHING = (b"null", b"false")
 _STORED = {
@@ -26,35 +31,7 @@ _STORED = {
 }
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int = 0
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int = 0
-
-
-class ResponseUsage(msgspec.Struct):
-    """Tokens as the Responses API names them."""
-
-    input_tokens: int
-    output_tokens: int
-    input_tokens_details: _InputDetails = msgspec.field(default_factory=_InputDetails)
-    output_tokens_details: _OutputDetails = msgspec.field(default_factory=_OutputDetails)
-
-    def as_usage(self) -> Usage:
-        """The same in the gateway's words."""
-        details = PromptDetails(cached_tokens=self.input_tokens_details.cached_tokens)
-        reasoning = CompletionDetails(self.output_tokens_details.reasoning_tokens)
-        return Usage(self.input_tokens, self.output_tokens, details, reasoning)
-
-
-class _Answer(msgspec.Struct):
-    model: str
-    usage: ResponseUsage | None = None
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answer = msgspec.json.Decoder(ResponseAnswer).decode
 
 
 def read_call(raw: bytes) -> CallBody:
@@ -127,15 +104,7 @@ def is_for_readers(fields: Mapping[str, Any]) -> bool:
         return False
     text = fields.get("text")
     try:
-        wanted = None if text is None else msgspec.json.decode(text, type=_Text | None)
+        wanted = None if text is None else msgspec.json.decode(text, type=TextSettings | None)
     except (msgspec.DecodeError, RecursionError):
         return False
     return wanted is None or wanted.format is None or wanted.format.type == "text"
-
-
-class _Format(msgspec.Struct):
-    type: str = "text"
-
-
-class _Text(msgspec.Struct):
-    format: _Format | None = None

@@ -45,7 +45,7 @@ class GuardBook:
     def __init__(self) -> None:
         self._by_digest: dict[str, Guard | BrokenGuard] = {}
 
-    def compile_all(self, policies: Iterable[tuple[str, str, bytes]]) -> dict[str, Guard | BrokenGuard]:
+    def compile_all(self, policies: Iterable[tuple[str, str, msgspec.Raw]]) -> dict[str, Guard | BrokenGuard]:
         """By project id, from (project id, digest, document); forgets what no project uses any more."""
         fresh: dict[str, Guard | BrokenGuard] = {}
         by_project: dict[str, Guard | BrokenGuard] = {}
@@ -110,11 +110,15 @@ def screen_call(
 
 def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
     """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
-    content = ",".join([f'{{"index":{index},"sha256":"{digest}"}}' for index, digest in sorted(hashes.items())])
-    names = f'"model":"{route.name}","model_version":{_as_json(route.model_version)},"request_id":"{request_id}"'
-    text = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],"generator":"finmaas",{names}}}'
-    claim = text.encode()
-    return b'%b,"mac":"%b"}' % (claim[:-1], _sealer(key)(claim).encode()), hashlib.sha256(claim).hexdigest()
+    if len(hashes) == 1:
+        ((index, digest),) = hashes.items()
+        content = f'{{"index":{index},"sha256":"{digest}"}}'
+    else:
+        content = ",".join([f'{{"index":{index},"sha256":"{digest}"}}' for index, digest in sorted(hashes.items())])
+    names = _names(route.name, route.model_version)
+    claim = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],{names}"request_id":"{request_id}"}}'
+    data = claim.encode()
+    return f'{claim[:-1]},"mac":"{_sealer(key)(data)}"}}'.encode(), hashlib.sha256(data).hexdigest()
 
 
 class Sealer:
@@ -136,9 +140,11 @@ class Sealer:
 _sealer = lru_cache(maxsize=4)(Sealer)
 
 
-def _as_json(text: str | None) -> str:
-    """References hold nothing that JSON escapes."""
-    return "null" if text is None else f'"{text}"'
+@lru_cache(maxsize=4096)
+def _names(model: str, version: str | None) -> str:
+    """What is said of who generated it. References hold nothing that JSON escapes."""
+    told = "null" if version is None else f'"{version}"'
+    return f'"generator":"finmaas","model":"{model}","model_version":{told},'
 
 
 class _Clock:

@@ -97,6 +97,7 @@ def open_gateway(settings: Settings, loop: asyncio.AbstractEventLoop, limits: Li
         name=settings.gateway_id,
         metrics_token=derive_metrics_token(read_secret(paths.gateway_token)),
         replica_file=SnapshotFile(folder / "replicas", read_secret(paths.gateway_token)),
+        awake_s=settings.gateway_busy_poll_us / 1_000_000,
         people=People(SnapshotFile(folder / "identity", read_secret(paths.gateway_token))),
     )
     try:

@@ -13,7 +13,8 @@ from finmaas_serving.gateway import messages, responses, scores
 from finmaas_serving.gateway.answer import read_answer
 from finmaas_serving.gateway.body import CallBody, engine_body, is_for_readers, plain_engine_body, read_body
 from finmaas_serving.gateway.errors import Problem
-from finmaas_serving.gateway.sse import StreamRewriter, Usage
+from finmaas_serving.gateway.schemas import Usage
+from finmaas_serving.gateway.sse import StreamRewriter
 from finmaas_serving.guard.answer import AnswerScreen
 from finmaas_serving.guard.messages_answer import MessagesScreen
 from finmaas_serving.guard.responses_answer import ResponsesScreen

@@ -15,8 +15,7 @@ from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.errors import problem_of
 from finmaas_serving.gateway.holds import STEP_TOKENS, Hold
 from finmaas_serving.gateway.journey import Journey
-from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.sse import Usage
+from finmaas_serving.gateway.schemas import Usage, UsageRecord
 from finmaas_serving.gateway.traffic import SHADOW
 
 if TYPE_CHECKING:

@@ -25,53 +25,20 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from finmaas_core.errors import EnvironmentFault, StoreFull
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway.schemas import UsageRecord
 
 SEGMENT_BYTES = 1024 * 1024
 MAX_FRAME_BYTES = 2048
 _HEAD = struct.Struct("<IIQ")
+_HEAD_BYTES, _pack_head = _HEAD.size, _HEAD.pack
 _encode = msgspec.json.Encoder().encode
 log = get_logger()
-
-
-class UsageRecord(msgspec.Struct):
-    """What one request used. `seq` is given by the spool; times in milliseconds; `at` is when the request came."""
-
-    request_id: str
-    at: datetime
-    key_id: str
-    project_id: str
-    tenant_id: str
-    endpoint_id: str
-    model_version_id: str | None
-    path: str
-    status: int
-    stream: bool
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    ttft_ms: float | None
-    duration_ms: float
-    replica: str | None
-    finish: str  # complete | client_left | upstream_failed
-    counted_by: str  # engine | gateway | cache
-    seq: int = 0
-    target_id: str | None = None  # the endpoint or outside provider that was asked last
-    failed_target_id: str | None = None  # the first one that failed, where another one answered
-    traffic: str = ""  # split | canary | shadow | fallback | external; empty: the endpoint has no traffic plan
-    attempts: int = 1
-    reasoning_tokens: int = 0  # part of the completion's
-    cost_nano: int | None = None  # at the price valid that day; None where there is no price
-    currency: str | None = None
-    epoch: int = 0  # of the slices below
-    charges: list[tuple[int, int]] = []  # (slice, amount) for the ledger to settle
-    claims: list[str] = []  # digests of the claims of provenance in the answer; the first few
 
 
 @dataclass(slots=True)
@@ -116,6 +83,8 @@ class Spool:
         """Opens or makes the spool; EnvironmentFault when another process has it, StoreFull when the disk is full."""
         self._folder = folder
         self._segment_bytes = segment_bytes
+        self._segment_slots = segment_bytes // MAX_FRAME_BYTES  # records of the greatest length in one segment
+        self._few = self._segment_slots // 2  # that may be reserved without looking for room
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(folder)
         self.spool_id = _spool_id(folder)
@@ -155,11 +124,11 @@ class Spool:
 
     def reserve(self) -> bool:
         """Sets room aside for one record; False when the disk has none. Each True wants one `append` or `give_back`."""
-        if self._spares and self._reserved < self._segment_slots // 2 and not self.broken:  # nearly always
+        if self._reserved < self._few and self._spares and not self.broken:  # nearly always
             self._reserved += 1
             return True
         free = self._slots() - self._reserved
-        if free <= self._segment_slots // 2:
+        if free <= self._few:
             try:
                 self._add_spare()
                 free = self._slots() - self._reserved
@@ -177,9 +146,10 @@ class Spool:
 
     def append(self, record: UsageRecord) -> int:
         """Writes a record into the room reserved for it and returns its number; StoreFull when the disk fails."""
-        record.seq = self._next
+        number = record.seq = self._next
         payload = _encode(record)
-        size = len(payload) + _HEAD.size
+        length = len(payload)
+        size = length + _HEAD_BYTES
         if size > MAX_FRAME_BYTES:
             raise StoreFull(f"a usage record of {size} bytes is longer than a spool frame ({MAX_FRAME_BYTES})")
         self._reserved -= 1
@@ -188,10 +158,9 @@ class Spool:
                 self._roll()
             except OSError as error:
                 raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
-        end = self._offset + size
-        number = record.seq
-        self._map[self._offset : end] = _HEAD.pack(len(payload), zlib.crc32(payload), number) + payload
-        self._offset = end
+        start = self._offset
+        end = self._offset = start + size
+        self._map[start:end] = _pack_head(length, zlib.crc32(payload), number) + payload
         self._segments[-1].last = number
         self._next = number + 1
         self._unsynced.add(self._active)
@@ -258,10 +227,6 @@ class Spool:
             os.close(fd)
             path.unlink(missing_ok=True)
         os.close(self._lock)
-
-    @property
-    def _segment_slots(self) -> int:
-        return self._segment_bytes // MAX_FRAME_BYTES
 
     def _slots(self) -> int:
         """Records of the greatest length that fit for certain."""

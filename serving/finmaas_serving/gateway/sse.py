@@ -13,6 +13,7 @@ import msgspec
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.bounded import Bounded
+from finmaas_serving.gateway.schemas import Event, Usage
 from finmaas_serving.guard.answer import AnswerScreen
 
 DONE = b"data: [DONE]"
@@ -26,44 +27,8 @@ _DIGITS = re.compile(rb"\s*(\d+)")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """Tokens as the engine counts them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
-
-    @property
-    def reasoning_tokens(self) -> int:
-        details = self.completion_tokens_details
-        return (details.reasoning_tokens or 0) if details else 0
-
-    @property
-    def cached_tokens(self) -> int:
-        details = self.prompt_tokens_details
-        return (details.cached_tokens or 0) if details else 0
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: Usage | None = None
-
-
 _decode_usage = msgspec.json.Decoder(Usage | None).decode
-_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_event = msgspec.json.Decoder(Event).decode
 
 
 class StreamRewriter(Bounded):
@@ -301,7 +266,7 @@ class StreamRewriter(Bounded):
         return event + b"\n\n" if event else b""
 
 
-def _decode(event: bytes) -> _Event:
+def _decode(event: bytes) -> Event:
     try:
         return _decode_event(event[6:])
     except (msgspec.DecodeError, RecursionError) as error:

@@ -11,13 +11,10 @@ import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-import msgspec
+from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS, Line
 
 if TYPE_CHECKING:
-    from finmaas_serving.gateway.spool import UsageRecord
-
-FIRST_TOKEN_BOUNDS_MS = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0)
-WHOLE_BOUNDS_MS = (*FIRST_TOKEN_BOUNDS_MS, 60_000.0, 120_000.0, 300_000.0)
+    from finmaas_serving.gateway.schemas import UsageRecord
 
 _PURPOSE = b"finmaas metrics v1"
 
@@ -25,37 +22,6 @@ _PURPOSE = b"finmaas metrics v1"
 def derive_metrics_token(gateway_token: str) -> str:
     """What a Prometheus server sends as its bearer token; follows from the gateway token, opens nothing but metrics."""
     return hmac.digest(gateway_token.encode(), _PURPOSE, "sha256").hex()
-
-
-class Line(msgspec.Struct):
-    """One endpoint as one project calls it. Histograms count per bucket; the last bucket is everything longer."""
-
-    endpoint: str
-    project: str
-    by_status: dict[int, int] = {}
-    by_finish: dict[str, int] = {}
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    first_token_ms: list[int] = msgspec.field(default_factory=lambda: [0] * (len(FIRST_TOKEN_BOUNDS_MS) + 1))
-    first_token_ms_sum: float = 0.0
-    whole_ms: list[int] = msgspec.field(default_factory=lambda: [0] * (len(WHOLE_BOUNDS_MS) + 1))
-    whole_ms_sum: float = 0.0
-
-
-class Report(msgspec.Struct):
-    """How a gateway process fares: what it tells the control plane, and Prometheus."""
-
-    started_at: float  # epoch seconds; a new process counts from nothing
-    snapshot: int | None
-    snapshot_age_s: float | None
-    replicas: int
-    running: int
-    connections: int
-    usage_waiting: int
-    draining: bool
-    refused: dict[int, int]  # requests that never became a call, by status
-    lines: list[Line]
 
 
 class Tally:

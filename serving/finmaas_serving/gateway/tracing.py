@@ -18,8 +18,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_span_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
+    from finmaas_serving.gateway.schemas import UsageRecord
     from finmaas_serving.gateway.snapshot import Key, Route
-    from finmaas_serving.gateway.spool import UsageRecord
 
 OPERATIONS = {
     "/v1/chat/completions": "chat",

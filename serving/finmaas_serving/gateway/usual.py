@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import wire
 from finmaas_serving.gateway.balance import choose_replica, opening_of
-from finmaas_serving.gateway.body import UsualChat, read_usual, usual_body, usual_engine_body
+from finmaas_serving.gateway.body import read_usual, usual_body, usual_engine_body
 from finmaas_serving.gateway.bounds import bound_usual
 from finmaas_serving.gateway.call import COMPLETE, Call
 from finmaas_serving.gateway.errors import problem_of
 from finmaas_serving.gateway.router import resolve
+from finmaas_serving.gateway.schemas import UsageRecord, UsualChat
 from finmaas_serving.gateway.screen import CHAT, make_provenance
-from finmaas_serving.gateway.shapes import SHAPES
+from finmaas_serving.gateway.shapes import SHAPES, Shape
 from finmaas_serving.gateway.spending import charge
-from finmaas_serving.gateway.spool import UsageRecord
 from finmaas_serving.gateway.upstream import Exchange
 from finmaas_serving.guard.answer import AnswerScreen, mark_plain
 from finmaas_serving.guard.policy import Guard
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.context import Gateway
     from finmaas_serving.gateway.holds import Hold
     from finmaas_serving.gateway.request import Asked
+    from finmaas_serving.gateway.schemas import Usage
     from finmaas_serving.gateway.snapshot import Key, Route
-    from finmaas_serving.gateway.sse import Usage
     from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
-_SHAPE = SHAPES[CHAT]
+_SHAPE: Shape = SHAPES[CHAT]
 OK = 200
 
 

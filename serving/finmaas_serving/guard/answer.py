@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from finmaas_core.errors import Corrupt
 from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
@@ -25,7 +26,9 @@ _TOKENS = ("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids")
 _KNOWN_DELTA = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
 _CONTENT = b'"content":"'
 _INDEX = b'"index":'
+_FIRST = b'"index":0,'
 _SPECIAL = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
+_NO_ENDING = (b"", b"")
 WITHHELD = "[withheld by policy: {rule}]"
 
 Seal = Callable[[dict[int, str]], tuple[bytes, str]]
@@ -40,6 +43,7 @@ class Withheld(Exception):
         self.rule = rule
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TextScreen:
     """What every text of one answer goes through. `names`: the substitutions of its request.
 
@@ -89,7 +93,7 @@ class TextScreen:
 
     def ending(self, text: str) -> str:
         """What policy appends to a text that people read."""
-        return ending_of(self.guard, text) if self._tail_text else ""
+        return self.guard.ending(text) if self._tail_text else ""
 
     def replace(self, hit: Hit, found: str) -> str:
         """What stands in place of a match."""
@@ -353,13 +357,6 @@ class _Choice:
         return True
 
 
-def ending_of(guard: Guard, text: str) -> str:
-    """What policy appends to a text that people read: the disclaimer that it lacks, and the mark."""
-    disclaimer = guard.disclaimer
-    missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
-    return missing + guard.mark
-
-
 def mark_plain(
     guard: Guard, scanner: Scanner, body: bytes, seal: Seal | None, *, is_text: bool = True
 ) -> tuple[bytes, str] | None:
@@ -369,24 +366,24 @@ def mark_plain(
     In plain JSON a string ends at the next quote, and the bytes `"content":"` can be nothing but a key and the
     beginning of its text.
     """
-    if not scanner.is_plain(body) or body.count(_INDEX) != 1 or not body.endswith(b"}"):
-        return None
     at = body.find(_CONTENT)
-    if at < 0 or body.find(_CONTENT, at + 1) >= 0:
+    if at < 0 or not body.endswith(b"}") or not scanner.is_plain(body):
         return None
     start = at + len(_CONTENT)
-    end = body.index(b'"', start)
-    text = body[start:end]
+    end = body.index(b'"', start)  # no key stands inside the text, so only what is around it is searched
+    before, text, after = body[:start], body[start:end], body[end:-1]
+    if before.count(_INDEX) + after.count(_INDEX) != 1 or _CONTENT in after:
+        return None
     try:
-        index = _read_index(body)
-        ending = ending_of(guard, text.decode()).encode() if text and is_text else b""
+        text.decode()  # what is not text is not passed on
+        index = 0 if _FIRST in before else _read_index(before if _INDEX in before else after)
     except ValueError:
         return None
-    written = ending and _encode(ending.decode())[1:-1]
+    ending, written = guard.plain_ending(text) if text and is_text else _NO_ENDING
     if seal is None:
-        return (b"".join((body[:end], written, body[end:])) if ending else body), ""
+        return (b"%b%b%b%b}" % (before, text, written, after) if ending else body), ""
     claim, digest = seal({index: hashlib.sha256(text + ending).hexdigest()})
-    return b"".join((body[:end], written, body[end:-1], b',"provenance":', claim, b"}")), digest
+    return b'%b%b%b%b,"provenance":%b}' % (before, text, written, after, claim), digest
 
 
 def _read_index(data: bytes) -> int:

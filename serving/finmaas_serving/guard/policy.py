@@ -140,10 +140,23 @@ class Guard:
         # A judge reads what rules would read, so it gets nothing either that cannot be read.
         self.reads_requests = self.input.is_on or bool(document.moderation.model)
 
+        self._plain_endings = [_as_bytes(ending) for ending in (self.mark, f"\n\n{self.disclaimer}{self.mark}")]
+        self._disclaimer_bytes = self.disclaimer.encode()
+
     @property
     def touches_answers(self) -> bool:
         """Whether an answer may leave otherwise than as the engine wrote it."""
         return self.output.is_on or bool(self.disclaimer or self.mark or self.provenance)
+
+    def ending(self, text: str) -> str:
+        """What is appended to a text that people read: the disclaimer that it lacks, and the mark."""
+        disclaimer = self.disclaimer
+        missing = f"\n\n{disclaimer}" if disclaimer and disclaimer not in text else ""
+        return missing + self.mark
+
+    def plain_ending(self, text: bytes) -> tuple[bytes, bytes]:
+        """The same of a text as it stands in plain JSON, without a backslash: as UTF-8, and as JSON writes it."""
+        return self._plain_endings[self._disclaimer_bytes not in text]
 
 
 def read_policy(value: object) -> PolicyDocument:
@@ -168,6 +181,10 @@ def strict_policy() -> PolicyDocument:
             case Group.PROMISE:
                 uses.append(RuleUse(rule.name, Action.OFF, Action.BLOCK))
     return PolicyDocument(rules=tuple(uses), marks=Marks(text="（内容由人工智能生成）", provenance=True))
+
+
+def _as_bytes(text: str) -> tuple[bytes, bytes]:
+    return text.encode(), msgspec.json.encode(text)[1:-1]
 
 
 def _check(document: PolicyDocument) -> None:

@@ -9,7 +9,8 @@ from fastapi.testclient import TestClient
 
 from finmaas_core.clock import FakeClock
 from finmaas_platform.deps import Deps
-from finmaas_serving.gateway.tally import Line, Tally, derive_metrics_token
+from finmaas_serving.gateway.schemas import Line
+from finmaas_serving.gateway.tally import Tally, derive_metrics_token
 
 Headers = dict[str, str]
 API = "/api/v1"

@@ -9,7 +9,7 @@ import pytest
 
 from finmaas_platform.cli.gateway_rates import Rate, compute_rates, estimate_quantile, find_least
 from finmaas_platform.sdk.objects import Allowance, Gateway, GatewayLine
-from finmaas_serving.gateway.tally import FIRST_TOKEN_BOUNDS_MS
+from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS
 
 
 def line(count: int, errors: int = 0, tokens: int = 0, **changes: Any) -> GatewayLine:

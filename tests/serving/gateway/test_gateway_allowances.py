@@ -25,7 +25,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
-from finmaas_serving.gateway import protocol
 from finmaas_serving.gateway.allowance_words import refusal
 from finmaas_serving.gateway.allowances import Book
 from finmaas_serving.gateway.body import read_body
@@ -264,31 +263,28 @@ class TestCalls:
         run(test())
 
     @pytest.mark.parametrize("usual", [True, False])
-    def test_calls_on_one_connection_spend_wait_and_are_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usual: bool
-    ) -> None:
-        if not usual:
-            monkeypatch.setattr(protocol, "start_usual", lambda *_: None)
+    def test_calls_on_one_connection_spend_wait_and_are_refused(self, tmp_path: Path, usual: bool) -> None:
+        headers = "" if usual else "x-request-timeout: 60\r\n"  # a call with a deadline of its own is not a usual one
 
         async def test() -> None:
             async with running_gateway(tmp_path, answer_usual, document=limited("requests", "day", 9)) as (rig, _):
                 slice_ = grant(rig, 3, None)
                 reader, writer = await rig.connect()
                 for left in (2, 1, 0):
-                    writer.write(post(chat()))
+                    writer.write(post(chat(), headers=headers))
                     answer = await read_answer(reader)
                     assert (answer.status, answer.headers["x-ratelimit-remaining-requests"]) == (200, str(left))
-                writer.write(post(chat()))
+                writer.write(post(chat(), headers=headers))
                 await until(lambda: bool(slice_.waiters))  # the ledger is asked
                 assert isinstance(next(iter(rig.gateway.connections))._call, UsualCall) is usual
                 slice_.granted, slice_.held, slice_.idle = 4, 4, 1
                 serve_waiters(slice_)
                 assert (await read_answer(reader)).status == 200
                 slice_.closed = 0
-                writer.write(post(chat()))
+                writer.write(post(chat(), headers=headers))
                 assert (await read_answer(reader)).status == 429
                 slice_.closed = None
-                writer.write(post(chat()))
+                writer.write(post(chat(), headers=headers))
                 await until(lambda: bool(slice_.waiters))
                 writer.close()  # it leaves while it waits
                 await until(lambda: not slice_.waiters)

@@ -33,7 +33,6 @@ from gateway_parts import (
 )
 
 from finmaas_serving.gateway.context import Limits
-from finmaas_serving.gateway.spool import Spool
 
 
 def slowly(data: bytes, sizes: int = 1) -> Any:
@@ -435,8 +434,8 @@ class TestAccess:
 
 def break_spool(rig: Rig, monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
     """The next record wants a new segment, and the disk does not give it."""
-    monkeypatch.setattr(rig.gateway.spool, "_offset", rig.gateway.spool._segment_bytes)
-    monkeypatch.setattr(Spool, "_roll", broken)
+    rig.gateway.spool._offset = rig.gateway.spool._segment_bytes
+    monkeypatch.setattr(Path, "rename", broken)
 
 
 class TestIsolation:

@@ -15,8 +15,9 @@ from gateway_parts import PEPPER, run
 from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.feeds import deliver_usage, load_replicas
+from finmaas_serving.gateway.schemas import UsageRecord
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
-from finmaas_serving.gateway.spool import Spool, UsageRecord
+from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.upstream import ReplicaBook
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finmaas_core.errors import EnvironmentFault, StoreFull
-from finmaas_serving.gateway.spool import MAX_FRAME_BYTES, Spool, UsageRecord
+from finmaas_serving.gateway.schemas import UsageRecord
+from finmaas_serving.gateway.spool import MAX_FRAME_BYTES, Spool
 
 SEGMENT = 16 * 1024
 

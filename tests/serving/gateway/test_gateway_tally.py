@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from finmaas_serving.gateway.exposition import expose
-from finmaas_serving.gateway.spool import UsageRecord
-from finmaas_serving.gateway.tally import Report, Tally
+from finmaas_serving.gateway.schemas import Report, UsageRecord
+from finmaas_serving.gateway.tally import Tally
 
 
 def record(**changes: Any) -> UsageRecord:
