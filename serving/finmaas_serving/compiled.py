@@ -78,12 +78,16 @@ class _Finder(MetaPathFinder):
 
 def install() -> bool:
     """Lets this process load what is compiled; call it before any of MODULES is imported. False: nothing is."""
-    folder = _folder()
-    if not (folder / f"{_SHARED}{_SUFFIX}").exists() or os.environ.get("FINMAAS_INTERPRETED"):
+    if not is_here() or os.environ.get("FINMAAS_INTERPRETED"):
         return False
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder(folder))
+        sys.meta_path.insert(0, _Finder(_folder()))
     return True
+
+
+def is_here() -> bool:
+    """Whether these sources are compiled in this environment."""
+    return (_folder() / f"{_SHARED}{_SUFFIX}").exists()
 
 
 def compile_all() -> Path:

@@ -60,9 +60,15 @@ class Proxy:
 
 @contextmanager
 def ours(
-    folder: Path, upstream_port: int, policy: PolicyDocument | None, *, allowances: bool, stream: bool = False
+    folder: Path,
+    upstream_port: int,
+    policy: PolicyDocument | None,
+    *,
+    allowances: bool,
+    stream: bool = False,
+    busy_poll_us: int | None = None,
 ) -> Iterator[Proxy]:
-    """Our gateway as it runs in production, its feeds beside it."""
+    """Our gateway as it runs in production, its feeds beside it. `busy_poll_us` None: what it has by default."""
     base = free_base()
     neighbours = Neighbours(base + 1, base + 2, upstream_port, policy, allowances=allowances)
     home = folder / f"home-{base}-{time.monotonic_ns()}"
@@ -70,6 +76,8 @@ def ours(
     for name, text in (("pepper", PEPPER), ("gateway.token", "fmg_bench")):
         (home / "secrets" / name).write_text(text)
     env = {"FINMAAS_HOME": str(home), "FINMAAS_PORT_BASE": str(base)}
+    if busy_poll_us is not None:
+        env["FINMAAS_GATEWAY_BUSY_POLL_US"] = str(busy_poll_us)
     target = Target(base, chat_body(stream=stream), {"authorization": f"Bearer {KEY}"})
     command = [sys.executable, "-m", "finmaas_serving.gateway"]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.errors import Problem
@@ -13,6 +13,8 @@ from finmaas_serving.gateway.snapshot import Key, Snapshot
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.usual import Way
+
+_NEVER: Final = math.inf
 
 
 class Request:
@@ -88,5 +90,5 @@ class Asked:
             self.snapshot is gateway.snapshots.current
             and not gateway.draining
             and (until is None or until > time.time())
-            and (self.snapshot.strictest_s == math.inf or gateway.snapshots.age_s <= self.snapshot.strictest_s)
+            and (self.snapshot.strictest_s == _NEVER or gateway.snapshots.age_s <= self.snapshot.strictest_s)
         )

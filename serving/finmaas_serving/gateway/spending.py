@@ -145,15 +145,22 @@ def charge(gateway: Gateway, key: Key, route: Route, hold: Hold | None, record: 
     """Prices a record, settles what was reserved, and notes what the ledger has to settle."""
     prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
     reasoning = record.reasoning_tokens = usage.reasoning_tokens
+    record.cost_nano, record.currency, record.charges = settle(
+        gateway, key, route, hold, prompt, cached, output, reasoning
+    )
+    record.epoch = hold.epoch if hold is not None and record.charges else 0
+
+
+def settle(
+    gateway: Gateway, key: Key, route: Route, hold: Hold | None, prompt: int, cached: int, output: int, reasoning: int
+) -> tuple[int | None, str | None, list[tuple[int, int]]]:
+    """What so many tokens cost and in which money, and what the ledger has to settle for them; frees the rest."""
     if hold is None:
-        snapshot = gateway.snapshots.current
-        record.cost_nano, record.currency = gateway.allowances.cost(
-            snapshot, key, route, prompt, cached, output, reasoning
+        cost, currency = gateway.allowances.cost(
+            gateway.snapshots.current, key, route, prompt, cached, output, reasoning
         )
-        return
+        return cost, currency, []
     if hold.waiting:
         hold.leave()
-    record.charges = hold.settle(prompt, cached, output, reasoning)
-    record.epoch = hold.epoch if record.charges else 0
-    if hold.cost is not None:
-        record.cost_nano, record.currency = hold.cost, hold.plan.calendar.currency
+    charges = hold.settle(prompt, cached, output, reasoning)
+    return hold.cost, hold.plan.calendar.currency if hold.cost is not None else None, charges

@@ -25,6 +25,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,51 @@ _HEAD = struct.Struct("<IIQ")
 _HEAD_BYTES, _pack_head = _HEAD.size, _HEAD.pack
 _encode = msgspec.json.Encoder().encode
 log = get_logger()
+
+
+class RecordForm:
+    """Records that have nearly everything in common, as JSON: what they share is written once."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, shared: dict[str, object]) -> None:
+        """`shared`: the fields of UsageRecord that stay the same; the others are given to `fill`, or left out."""
+        self._shared = _encode(shared)[:-1]
+
+    def fill(
+        self, seq: int, request_id: str, at: float, took_ms: float, prompt: int, cached: int, output: int,
+        reasoning: int, cost: int | None, currency: str | None, epoch: int, charges: list[tuple[int, int]], claim: str,
+    ) -> bytes:  # fmt: skip
+        """One record; times as in UsageRecord, `at` in seconds since the epoch."""
+        price = b"" if cost is None else b'"cost_nano":%d,"currency":"%b",' % (cost, (currency or "").encode())
+        spent = b"" if not charges else b'"epoch":%d,"charges":%b,' % (epoch, _encode(charges))
+        return (
+            b'%b,"request_id":"%b","at":"%b","prompt_tokens":%d,"completion_tokens":%d,"cached_tokens":%d,'
+            b'"reasoning_tokens":%d,"ttft_ms":%.3f,"duration_ms":%.3f,%b%b"claims":[%b],"seq":%d}'
+        ) % (
+            self._shared, request_id.encode(), tell_time(at), prompt, output, cached, reasoning, took_ms, took_ms,
+            price, spent, b'"%b"' % claim.encode() if claim else b"", seq,
+        )  # fmt: skip
+
+
+class _Seconds:
+    """The second that was told last, as text."""
+
+    __slots__ = ("second", "text")
+
+    def __init__(self) -> None:
+        self.second, self.text = -1, b""
+
+
+_told = _Seconds()
+
+
+def tell_time(at: float) -> bytes:
+    """Seconds since the epoch as a record has them, in UTC to the microsecond."""
+    second = int(at)
+    if second != _told.second:
+        _told.second, _told.text = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+    return b"%b.%06dZ" % (_told.text, int((at - second) * 1_000_000))
 
 
 @dataclass(slots=True)
@@ -146,8 +192,12 @@ class Spool:
 
     def append(self, record: UsageRecord) -> int:
         """Writes a record into the room reserved for it and returns its number; StoreFull when the disk fails."""
-        number = record.seq = self._next
-        payload = _encode(record)
+        record.seq = self._next
+        return self.append_text(_encode(record))
+
+    def append_text(self, payload: bytes) -> int:
+        """The same for a record that is JSON already, with the number that follows on `last` as its `seq`."""
+        number = self._next
         length = len(payload)
         size = length + _HEAD_BYTES
         if size > MAX_FRAME_BYTES:

@@ -38,19 +38,29 @@ class Tally:
 
     def observe(self, endpoint: str, project: str, record: UsageRecord) -> None:
         """Counts a call that has ended."""
+        self.count(
+            endpoint, project, record.status, record.finish, record.prompt_tokens, record.cached_tokens,
+            record.completion_tokens, record.ttft_ms, record.duration_ms,
+        )  # fmt: skip
+
+    def count(
+        self, endpoint: str, project: str, status: int, finish: str, prompt: int, cached: int, output: int,
+        ttft_ms: float | None, whole_ms: float,
+    ) -> None:  # fmt: skip
+        """The same, of a call whose record is not at hand."""
         line = self._lines.get((endpoint, project))
         if line is None:
             line = self._lines[endpoint, project] = Line(endpoint, project)
-        line.by_status[record.status] = line.by_status.get(record.status, 0) + 1
-        line.by_finish[record.finish] = line.by_finish.get(record.finish, 0) + 1
-        line.prompt_tokens += record.prompt_tokens
-        line.cached_tokens += record.cached_tokens
-        line.completion_tokens += record.completion_tokens
-        if record.ttft_ms is not None:
-            line.first_token_ms[bisect_left(FIRST_TOKEN_BOUNDS_MS, record.ttft_ms)] += 1
-            line.first_token_ms_sum += record.ttft_ms
-        line.whole_ms[bisect_left(WHOLE_BOUNDS_MS, record.duration_ms)] += 1
-        line.whole_ms_sum += record.duration_ms
+        line.by_status[status] = line.by_status.get(status, 0) + 1
+        line.by_finish[finish] = line.by_finish.get(finish, 0) + 1
+        line.prompt_tokens += prompt
+        line.cached_tokens += cached
+        line.completion_tokens += output
+        if ttft_ms is not None:
+            line.first_token_ms[bisect_left(FIRST_TOKEN_BOUNDS_MS, ttft_ms)] += 1
+            line.first_token_ms_sum += ttft_ms
+        line.whole_ms[bisect_left(WHOLE_BOUNDS_MS, whole_ms)] += 1
+        line.whole_ms_sum += whole_ms
 
     def refuse(self, status: int) -> None:
         """Counts a request that was turned away before it became a call."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,11 @@ from finmaas_serving.gateway.bounds import bound_usual
 from finmaas_serving.gateway.call import COMPLETE, Call
 from finmaas_serving.gateway.errors import problem_of
 from finmaas_serving.gateway.router import resolve
-from finmaas_serving.gateway.schemas import UsageRecord, UsualChat
+from finmaas_serving.gateway.schemas import UsualChat
 from finmaas_serving.gateway.screen import CHAT, make_provenance
 from finmaas_serving.gateway.shapes import SHAPES, Shape
-from finmaas_serving.gateway.spending import charge
+from finmaas_serving.gateway.spending import settle
+from finmaas_serving.gateway.spool import RecordForm
 from finmaas_serving.gateway.upstream import Exchange
 from finmaas_serving.guard.answer import AnswerScreen, mark_plain
 from finmaas_serving.guard.policy import Guard
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.context import Gateway
     from finmaas_serving.gateway.holds import Hold
     from finmaas_serving.gateway.request import Asked
-    from finmaas_serving.gateway.schemas import Usage
     from finmaas_serving.gateway.snapshot import Key, Route
     from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
@@ -45,7 +44,7 @@ OK = 200
 class Way:
     """What the usual calls of one key to one model have in common, while a snapshot lasts."""
 
-    __slots__ = ("door", "guard", "paid", "path", "priced", "route", "salt", "touches")
+    __slots__ = ("_forms", "door", "guard", "paid", "path", "priced", "route", "salt", "touches")
 
     def __init__(self, gateway: Gateway, key: Key, route: Route, guard: Guard | None) -> None:
         snapshot = gateway.snapshots.current
@@ -57,6 +56,29 @@ class Way:
         self.salt = gateway.cache_salt_of(key.tenant_id)
         self.paid = bool(snapshot.allowances and gateway.allowances.plan(snapshot, key, route).meters)
         self.priced = bool(snapshot.prices)
+        self._forms: dict[str, RecordForm] = {}
+
+    def form_of(self, key: Key, replica: str) -> RecordForm:
+        """The record of a call that went this way, but for what each call has of its own."""
+        form = self._forms.get(replica)
+        if form is None:
+            route = self.route
+            shared: dict[str, object] = {
+                "key_id": key.key_id,
+                "project_id": key.project_id,
+                "tenant_id": key.tenant_id,
+                "endpoint_id": route.endpoint_id,
+                "model_version_id": route.model_version_id,
+                "path": CHAT,
+                "status": OK,
+                "stream": False,
+                "replica": replica,
+                "finish": COMPLETE,
+                "counted_by": "engine",
+                "target_id": route.endpoint_id,
+            }
+            form = self._forms[replica] = RecordForm(shared)
+        return form
 
 
 def find_way(gateway: Gateway, key: Key, model: str) -> Way | None:
@@ -295,44 +317,28 @@ class UsualCall:
         if self._hold is not None:
             lines += self._hold.lines()
         gateway.running -= 1
-        record = self._record(usage, claim)
-        gateway.tally.observe(way.route.name, self._key.project, record)
+        prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
+        took_ms = round((time.monotonic() - self._started) * 1000, 3)
         try:
-            gateway.spool.append(record)
+            gateway.spool.append_text(self._record(prompt, cached, output, usage.reasoning_tokens, took_ms, claim))
         except StoreFull as error:
             gateway.spool.broken = True
             self._client.refuse(problem_of(error))
-            return True
-        self._client.respond(OK, headers.get(b"content-type", wire.JSON), body, lines)
+        else:
+            self._client.respond(OK, headers.get(b"content-type", wire.JSON), body, lines)
+        gateway.tally.count(
+            way.route.name, self._key.project, OK, COMPLETE, prompt, cached, output, took_ms, took_ms
+        )  # fmt: skip
         return True
 
-    def _record(self, usage: Usage, claim: str) -> UsageRecord:
-        key, route = self._key, self._way.route
-        took_ms = round((time.monotonic() - self._started) * 1000, 3)
-        record = UsageRecord(
-            request_id=self._request_id,
-            at=datetime.fromtimestamp(self._at, UTC),
-            key_id=key.key_id,
-            project_id=key.project_id,
-            tenant_id=key.tenant_id,
-            endpoint_id=route.endpoint_id,
-            model_version_id=route.model_version_id,
-            path=CHAT,
-            status=OK,
-            stream=False,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens or 0,
-            cached_tokens=usage.cached_tokens,
-            ttft_ms=took_ms,
-            duration_ms=took_ms,
-            replica=self._replica.name,
-            finish=COMPLETE,
-            counted_by="engine",
-            target_id=route.endpoint_id,
-            claims=[claim] if claim else [],
-        )
-        if self._hold is not None or self._way.priced:
-            charge(self._gateway, key, route, self._hold, record, usage)
-        else:
-            record.reasoning_tokens = usage.reasoning_tokens
-        return record
+    def _record(self, prompt: int, cached: int, output: int, reasoning: int, took_ms: float, claim: str) -> bytes:
+        way, gateway, hold = self._way, self._gateway, self._hold
+        cost: int | None = None
+        currency: str | None = None
+        charges: list[tuple[int, int]] = []
+        if hold is not None or way.priced:
+            cost, currency, charges = settle(gateway, self._key, way.route, hold, prompt, cached, output, reasoning)
+        return way.form_of(self._key, self._replica.name).fill(
+            gateway.spool.last + 1, self._request_id, self._at, took_ms, prompt, cached, output, reasoning, cost,
+            currency, hold.epoch if hold is not None else 0, charges, claim,
+        )  # fmt: skip

@@ -31,6 +31,7 @@ from gateway_parts import (
 
 from finmaas_serving.gateway import protocol
 from finmaas_serving.gateway.context import Limits
+from finmaas_serving.gateway.schemas import UsageRecord
 from finmaas_serving.gateway.usual import UsualCall, start_usual
 from finmaas_serving.guard.policy import strict_policy
 
@@ -192,7 +193,8 @@ async def observe(
 def _lasting(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what is different each time."""
     changing = ("request_id", "at", "ttft_ms", "duration_ms", "replica")
-    kept = {name: value for name, value in record.items() if name not in changing}
+    whole = msgspec.to_builtins(msgspec.convert(record, UsageRecord))  # what is as usual may be left out of its text
+    kept = {name: value for name, value in whole.items() if name not in changing}
     return {**kept, "claims": len(record["claims"]), "timed": record["ttft_ms"] is not None}
 
 
