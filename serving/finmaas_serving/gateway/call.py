@@ -69,6 +69,8 @@ class Call(Spending):
         "_client",
         "_content_type",
         "_counted_by",
+        "_has_judge",
+        "_put_off",
         "_recorded",
         "_screen",
         "_slot",
@@ -110,10 +112,13 @@ class Call(Spending):
         self._hold = None
         self._upstream_ended = False
         self._recorded = True  # nothing to record until room is set aside
+        self._has_judge = False  # whoever gets the answer says what became of it
+        self._put_off = False  # the engine is through, and the record waits for the judge
 
-    def answer_to(self, client: Client) -> None:
-        """Gives the answer to another client than the one it was made for."""
-        self._client = client
+    def answer_to(self, judge: Client) -> None:
+        """Gives the answer to a judge, who then says `conclude` or `withhold`, before its client has the last of it."""
+        self._client = judge
+        self._has_judge = True
 
     def start(self) -> None:
         """Sets room for the record aside and sends the request off; answers with the reason when it cannot."""
@@ -148,7 +153,7 @@ class Call(Spending):
 
     @property
     def runs(self) -> bool:
-        return not self._recorded
+        return not self._recorded and not self._put_off
 
     def client_gone(self) -> None:
         """The client left: the connection to the replica is closed at once, which stops the engine."""
@@ -170,6 +175,10 @@ class Call(Spending):
             self._exchange = None
         self._try_record(200, WITHHELD)
 
+    def conclude(self) -> bool:
+        """The judge lets the answer through: its record is written. False: it could not be, and the client hears so."""
+        return not self._put_off or self._try_record(200, COMPLETE)
+
     def pause(self) -> None:
         """The client reads too slowly."""
         self._paused_at = self._gateway.loop.time()
@@ -186,7 +195,7 @@ class Call(Spending):
         """Ends the call when its replica has been silent too long; True when it is the client that does not read."""
         if self._paused_at is not None:
             return now > self._paused_at + self._gateway.limits.stalled_s
-        if now > self._deadline and not self._recorded:
+        if now > self._deadline and self.runs:
             if self._exchange is not None:
                 self._exchange.cancel()
             self._fail(errors.upstream_timeout("no answer in time"))
@@ -415,6 +424,12 @@ class Call(Spending):
     def _try_record(self, status: int, finish: str) -> bool:
         """Writes the usage record; when that fails the client gets an error in place of the rest of its answer."""
         if self._recorded:
+            return True
+        if self._has_judge and not self._put_off and status == 200 and finish == COMPLETE:
+            self._put_off = True
+            self._judge(ok=True)
+            self._leave_lane()
+            self._stop_timer()
             return True
         self._recorded = True
         self._gateway.running -= 1

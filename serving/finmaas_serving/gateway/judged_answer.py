@@ -180,7 +180,7 @@ class JudgedAnswer:
         fresh = self._said.fresh
         if fresh and (self._ended or fresh >= self._policy.window_chars):
             self._ask()
-        elif self._ended:
+        elif self._ended and self.call.conclude():
             self._let_go(len(self._held))
             self._end()
 
@@ -198,7 +198,8 @@ class JudgedAnswer:
         if problem is not None:
             self._withhold(problem)
             return
-        self._let_go(self._mark)
+        if not self._ended or self._said.fresh:  # the last of it waits for the record
+            self._let_go(self._mark)
         self._go_on(ended=False)
 
     def _withhold(self, problem: Problem) -> None:

@@ -19,6 +19,7 @@ import uvloop
 from finmaas_serving.gateway.context import Gateway, Limits
 from finmaas_serving.gateway.feeds import sync_spool
 from finmaas_serving.gateway.server import listen
+from finmaas_serving.gateway.slices import Slice
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
 from finmaas_serving.gateway.spool import Spool
 from finmaas_serving.gateway.upstream import ReplicaBook
@@ -223,6 +224,26 @@ class Answer:
 def chat(stream: bool = False, model: str = "chat", **more: Any) -> dict[str, Any]:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
     return {**body, "stream": True} if stream else body
+
+
+def limited(unit: str, window: str, limit: int) -> dict[str, Any]:
+    entry = {
+        "allowance_id": "alw_1", "tenant_id": "ten_acme", "scope": "project", "scope_id": "prj_risk", "model": "",
+        "unit": unit, "window": window, "limit": limit, "currency": "", "label": "project acme/risk",
+    }  # fmt: skip
+    return snapshot_document(allowances=[entry])
+
+
+def grant(rig: Rig, amount: int, closed: int | None) -> Slice:
+    """Hands the gateway a slice, as the ledger would; `closed`: there is no more anywhere."""
+    gateway = rig.gateway
+    book, shot = gateway.allowances, gateway.snapshots.current
+    key = next(key for key in shot.keys.values() if key.key_id == "key_good")
+    (meter,) = book.plan(shot, key, shot.visible["prj_risk"]["chat"]).meters
+    slice_ = book.slice_of(meter, book.now())
+    book.epoch = 1
+    slice_.number, slice_.granted, slice_.held, slice_.idle, slice_.closed = 1, amount, amount, amount, closed
+    return slice_
 
 
 def post(body: Any, *, path: str = "/v1/chat/completions", key: str | None = KEY, headers: str = "") -> bytes:

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 from gateway_parts import (
     FakeReplica,
-    Rig,
     answer_usual,
     chat,
+    grant,
+    limited,
     post,
     read_answer,
     run,
     running_gateway,
-    snapshot_document,
     stream_bytes,
     until,
 )
@@ -222,26 +222,6 @@ class TestBounds:
     def test_an_image_can_fill_the_context(self) -> None:
         part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
         assert self.bound(messages=[{"role": "user", "content": [part]}])[0] == 4096
-
-
-def limited(unit: str, window: str, limit: int) -> dict[str, Any]:
-    entry = {
-        "allowance_id": "alw_1", "tenant_id": "ten_acme", "scope": "project", "scope_id": "prj_risk", "model": "",
-        "unit": unit, "window": window, "limit": limit, "currency": "", "label": "project acme/risk",
-    }  # fmt: skip
-    return snapshot_document(allowances=[entry])
-
-
-def grant(rig: Rig, amount: int, closed: int | None) -> Slice:
-    """Hands the gateway a slice, as the ledger would; `closed`: there is no more anywhere."""
-    gateway = rig.gateway
-    book, shot = gateway.allowances, gateway.snapshots.current
-    key = next(key for key in shot.keys.values() if key.key_id == "key_good")
-    (meter,) = book.plan(shot, key, shot.visible["prj_risk"]["chat"]).meters
-    slice_ = book.slice_of(meter, book.now())
-    book.epoch = 1
-    slice_.number, slice_.granted, slice_.held, slice_.idle, slice_.closed = 1, amount, amount, amount, closed
-    return slice_
 
 
 class TestCalls:

@@ -15,7 +15,9 @@ from gateway_parts import (
     chunked,
     completion,
     events,
+    grant,
     json_bytes,
+    limited,
     post,
     read_head,
     run,
@@ -77,6 +79,13 @@ def serve_judge(rig: Rig, replica: FakeReplica) -> None:
     rig.gateway.replicas.replace({"ep_chat": [address], "ep_cold": [address]})
 
 
+def is_put_off(rig: Rig) -> bool:
+    """Whether the engine is through with the one call there is, and its record waits for the judge."""
+    [connection] = rig.gateway.connections
+    judged: Any = connection._call
+    return bool(judged.call._put_off)
+
+
 def text_of(answer: Any) -> str:
     return "".join(
         event["choices"][0]["delta"].get("content", "")
@@ -96,10 +105,10 @@ class TestWhole:
                 assert engine.judged == ["hello there"]
                 records = await rig.records(2)
                 assert [(one["endpoint_id"], one["finish"]) for one in records] == [
-                    ("ep_chat", "complete"),
                     ("ep_cold", "complete"),
+                    ("ep_chat", "complete"),
                 ]
-                assert records[1]["request_id"] == records[0]["request_id"] + "-judge-1"
+                assert records[0]["request_id"] == records[1]["request_id"] + "-judge-1"
 
         run(test())
 
@@ -121,6 +130,10 @@ class TestWhole:
                 answer = await rig.call()
                 assert (answer.status, answer.error["code"], b"there" in answer.body) == (status, code, False)
                 assert "answer" in answer.error["message"]
+                await until(lambda: not rig.gateway.running)
+                assert rig.gateway.spool._reserved == 0
+                [record] = [one for one in await rig.records(2) if one["endpoint_id"] == "ep_chat"]
+                assert (record["finish"], record["completion_tokens"] > 0) == ("withheld", True)
 
         run(test())
 
@@ -188,7 +201,7 @@ class TestStreams:
                 writer.write(post(chat(True)))
                 head = asyncio.ensure_future(read_head(reader))
                 await until(lambda: bool(engine.judged))
-                await until(lambda: rig.gateway.spool.last >= 1)  # the engine is through, and metered
+                await until(lambda: is_put_off(rig))
                 assert not head.done()
                 engine.may_judge.set()
                 assert (await head)[0] == 200
@@ -317,6 +330,77 @@ class TestStreams:
                     answer = await rig.call(body, path=path)
                     assert (answer.status, b"word" in answer.body) == ((400, False) if bad else (200, True))
                     assert engine.judged[0].split() == text.split()  # once, though the stream tells it several times
+
+        run(test())
+
+
+class TestRecords:
+    """The record waits for the verdict, says what became of the answer, once, and is written before its last byte."""
+
+    @pytest.mark.parametrize(("bad", "finish"), [("", "complete"), ("word39", "withheld")])
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_it_says_what_the_judge_said_at_the_end(self, tmp_path: Path, stream: bool, bad: str, finish: str) -> None:
+        async def test() -> None:
+            engine = Engine(LONG, bad=bad)
+            engine.may_judge.clear()
+            limit = {**limited("output_tokens", "day", 1000), "policies": document(window_chars=100)["policies"]}
+            async with running_gateway(tmp_path, engine, document=limit) as (rig, [replica]):
+                serve_judge(rig, replica)
+                slice_ = grant(rig, 1000, None)
+                call = asyncio.ensure_future(rig.call({**chat(stream), "max_tokens": 100}))
+                await until(lambda: bool(engine.judged) and is_put_off(rig))
+                assert rig.gateway.spool.last == 0  # nothing is written
+                engine.may_judge.set()
+                assert (bad or "word39").encode() in (await call).body or finish == "withheld"
+                await until(lambda: not rig.gateway.running)
+                records = [one for one in await rig.records(rig.gateway.spool.last) if one["endpoint_id"] == "ep_chat"]
+                assert [one["finish"] for one in records] == [finish]
+                assert records[0]["charges"] == [[1, records[0]["completion_tokens"]]]
+                judges = [one for one in await rig.records(rig.gateway.spool.last) if one["endpoint_id"] == "ep_cold"]
+                spent = sum(one["completion_tokens"] for one in (*records, *judges))
+                assert (slice_.reserved, 1000 - slice_.idle) == (0, spent)
+                assert rig.gateway.spool._reserved == 0
+
+        run(test())
+
+    def test_a_client_that_leaves_while_the_judge_thinks_is_counted_once(self, tmp_path: Path) -> None:
+        async def test() -> None:
+            engine = Engine(["hello ", "there"])
+            engine.may_judge.clear()
+            async with running_gateway(tmp_path, engine, document=document()) as (rig, [replica]):
+                serve_judge(rig, replica)
+                _, writer = await rig.connect()
+                writer.write(post(chat()))
+                await until(lambda: bool(engine.judged) and is_put_off(rig))
+                writer.close()
+                await until(lambda: not rig.gateway.running)
+                records = [one for one in await rig.records(2) if one["endpoint_id"] == "ep_chat"]
+                assert [(one["finish"], one["completion_tokens"] > 0) for one in records] == [("client_left", True)]
+                assert rig.gateway.spool._reserved == 0
+
+        run(test())
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_nothing_of_the_end_leaves_when_it_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        async def test() -> None:
+            engine = Engine(["hello ", "there"])
+            engine.may_judge.clear()
+            async with running_gateway(tmp_path, engine, document=document()) as (rig, [replica]):
+                serve_judge(rig, replica)
+                call = asyncio.ensure_future(rig.call(chat(stream)))
+                await until(lambda: bool(engine.judged) and is_put_off(rig))
+                rig.gateway.spool._offset = rig.gateway.spool._segment_bytes - 900  # room for the judge's record
+                monkeypatch.setattr(Path, "rename", broken)
+                engine.may_judge.set()
+                answer = await call
+                assert (b"there" in answer.body, b"[DONE]" in answer.body) == (False, False)
+                assert b"gateway_full" in answer.body
+                monkeypatch.undo()
 
         run(test())
 
