@@ -35,6 +35,7 @@ from finmaas_serving.gateway.bounds import bound_call
 from finmaas_serving.gateway.snapshot import Allowance, Calendar, Key, Route, Snapshot
 
 INPUT, OUTPUT = "1", "10"
+WARM_UP = 50
 PRICE = Price("2026-01-01", parse_money(INPUT), parse_money(INPUT), parse_money(OUTPUT), parse_money(OUTPUT))
 
 
@@ -61,6 +62,48 @@ async def exhaust(gateways: int, clients: int, budget: str, seed: int) -> dict[s
             return await judge(world, allowance, parse_money(budget), [*sent, *drained], took)
         finally:
             world.stop()
+
+
+async def ask_near_the_end(gateways: int, limit: int) -> dict[str, Any]:
+    """What a request waits longer when the ledger has to be asked first, and the others for what they hold: `limit`
+    requests, one after the other and by turns over the gateways, of an allowance that ends with them, beside as many of
+    one that is far from its end."""
+    with tempfile.TemporaryDirectory(prefix="fm-near") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        world = World(home, free_base(), delay_s=0)
+        try:
+            await world.start(gateways)
+            wanted = {"scope": "project", "subject": "default/default", "unit": "requests", "window": "day"}
+            await world.api("PUT", "/allowances", {**wanted, "limit": "10000000"})
+            await asyncio.sleep(2)  # the gateway follows within a second
+            await _time_requests(world, gateways, WARM_UP)
+            far = sorted(await _time_requests(world, gateways, limit))
+            await world.api("PUT", "/allowances", {**wanted, "limit": str(WARM_UP + 2 * limit)})
+            await asyncio.sleep(2)
+            near = sorted(await _time_requests(world, gateways, limit + 1))
+            assert len(near) == limit, len(near)  # to the last one, and not one more
+            return {
+                "near_end_asks": len(near),
+                "near_end_ask_p50_ms": round(statistics.median(near) - statistics.median(far), 2),
+                "near_end_ask_p99_ms": round(near[int(len(near) * 0.99) - 1] - statistics.median(far), 2),
+                "near_end_ask_longest_ms": round(near[-1] - statistics.median(far), 2),
+                "far_from_end_p50_ms": round(statistics.median(far), 2),
+            }
+        finally:
+            world.stop()
+
+
+async def _time_requests(world: World, gateways: int, count: int) -> list[float]:
+    """Milliseconds of each that was answered."""
+    times = []
+    for number in range(count):
+        port = world.base + 11 + number % gateways
+        began = time.perf_counter()
+        status, _ = await world.http(port, "POST", "/v1/chat/completions", body_of(1, max_tokens=1), world.key)
+        if status == 200:
+            times.append((time.perf_counter() - began) * 1000)
+    return times
 
 
 async def drain(world: World, gateways: int) -> list[Sent]:
@@ -157,6 +200,7 @@ def main() -> None:
         "clients": options.clients,
         "cost_us_by_allowances": {str(n): round(measure_hot_path(n), 2) for n in (0, 1, 3, 6)},
         "cost_us_with_headers": {str(n): round(measure_hot_path(n, headers=True), 2) for n in (1, 3, 6)},
+        **asyncio.run(ask_near_the_end(2, 100)),
         **asyncio.run(exhaust(options.gateways, options.clients, options.budget, options.seed)),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
