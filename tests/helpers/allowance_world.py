@@ -55,6 +55,9 @@ def _run_gateway(home: Path, base: int, number: int) -> None:
 
     from finmaas_core.settings import Settings
     from finmaas_core.telemetry import configure_logging
+    from finmaas_serving import compiled
+
+    compiled.install()
     from finmaas_serving.gateway.server import serve
 
     class Placed(Settings):
@@ -75,6 +78,7 @@ class World:
     base: int
     delay_s: float = 0.02
     database_url: str = ""
+    settings: dict[str, str] = field(default_factory=dict)  # FINMAAS_… of all parts
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     servers: list[asyncio.Server] = field(default_factory=list)
     token: str = ""
@@ -144,7 +148,7 @@ class World:
 
     def _spawn(self, name: str, *arguments: str) -> None:
         command = [sys.executable, __file__, arguments[0], str(self.home), str(self.base), *arguments[1:]]
-        env = {**os.environ, "FINMAAS_HOME": str(self.home)}
+        env = {**os.environ, **self.settings, "FINMAAS_HOME": str(self.home)}
         if self.database_url:
             env["FINMAAS_DATABASE_URL"] = self.database_url
         with (self.home.parent / f"{name}.log").open("ab") as log:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +32,9 @@ RECHECK_S = 60.0
 MAX_CHECKED = 4096
 FRESH_S = 30.0
 LOOK_S = 1.0
+SURE_S = 12.0
+"""How long a key that is not there is asked for before it counts as none: the control plane asks the provider at most
+once in ten seconds, so what it has said before that may be what it knew before the key was made."""
 ABSENT = 404
 
 
@@ -56,6 +60,9 @@ class People:
         self._file = file
         self._keys: dict[str, Any] = {}
         self._asked = ""  # the one that the provider was asked for last
+        self._missed = ""  # the one that was missed last, and since when
+        self._missed_at = 0.0
+        self._looked_at = -LOOK_S
         self._wanted = asyncio.Event()
         self._checked: dict[bytes, Key] = {}
         self._snapshot: Snapshot | None = None
@@ -75,9 +82,11 @@ class People:
 
     async def wait(self) -> None:
         """Until it is time to ask for the keys again, or a token names one that is not held."""
+        self._looked_at = time.monotonic()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wanted.wait(), FRESH_S)
         self._wanted.clear()
+        await asyncio.sleep(max(0.0, self._looked_at + LOOK_S - time.monotonic()))  # anybody can name a key
 
     def find_key(self, snapshot: Snapshot, token: bytes, project: bytes, now: float) -> Key:
         """What a person may do in a project (empty: the only one of the tenant), as a key that lasts a minute.
@@ -107,11 +116,18 @@ class People:
 
     def _signing_key(self, kid: str) -> Any:
         key = self._keys.get(kid)
-        if key is None and kid != self._asked:
+        if key is None and self._may_be_new(kid[:200]):
             self.missing = kid[:200]
             self._wanted.set()
             raise Unavailable("the provider's new signing key is being asked for; try again", retry_after_s=1)
         return key
+
+    def _may_be_new(self, kid: str) -> bool:
+        """Whether a key that is not held may be there all the same."""
+        now = time.monotonic()
+        if kid != self._missed:
+            self._missed, self._missed_at = kid, now
+        return kid != self._asked or now < self._missed_at + SURE_S
 
     def _read(self, raw: bytes) -> None:
         import jwt

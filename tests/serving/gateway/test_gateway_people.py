@@ -206,7 +206,11 @@ class TestChecked:
 
         run(test())
 
-    def test_a_key_that_the_provider_took_back_opens_nothing(self, provider: OidcProvider, tmp_path: Path) -> None:
+    def test_a_key_that_the_provider_took_back_opens_nothing(
+        self, provider: OidcProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("finmaas_serving.gateway.people.SURE_S", 0.0)
+
         async def test() -> None:
             async with running_gateway(tmp_path, answer_usual, document=document(provider)) as (rig, _):
                 rig.gateway.people.take(told(provider))
@@ -227,7 +231,11 @@ class TestFeed:
 
         return httpx.AsyncClient(base_url="http://cp", transport=httpx.MockTransport(answer))
 
-    def test_a_new_signing_key_is_asked_for_once(self, provider: OidcProvider, tmp_path: Path) -> None:
+    def test_a_new_signing_key_is_asked_for_once(
+        self, provider: OidcProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("finmaas_serving.gateway.people.SURE_S", 0.0)
+
         async def test() -> None:
             asked: list[str | None] = []
             async with running_gateway(tmp_path, answer_usual, document=document(provider)) as (rig, _):
@@ -257,6 +265,22 @@ class TestFeed:
                 await until(lambda: not rig.gateway.people.provider.issuer)
                 assert (await call(rig, provider.token())).status == 401
                 task.cancel()
+
+        run(test())
+
+    def test_a_key_that_is_heard_of_late_is_asked_for_again(self, provider: OidcProvider, tmp_path: Path) -> None:
+        """The control plane asked the provider a moment before the key was made, and does not ask again so soon."""
+
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, document=document(provider)) as (rig, _):
+                rig.gateway.people.take(old := told(provider))
+                provider.keys["k2"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+                for _ in range(3):
+                    answer = await call(rig, provider.token("k2"))
+                    assert (answer.status, rig.gateway.people.missing) == (503, "k2")
+                    rig.gateway.people.take(old, asked="k2")
+                rig.gateway.people.take(told(provider), asked="k2")
+                assert (await call(rig, provider.token("k2"))).status == 200
 
         run(test())
 
