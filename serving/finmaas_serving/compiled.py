@@ -108,8 +108,10 @@ def compile_all() -> Path:
             parts = file.relative_to(made / "lib").with_name(file.name.removesuffix(_SUFFIX)).parts
             shutil.copy2(file, out / f"{'.'.join(parts)}{_SUFFIX}")
         for old in _base().glob("[0-9a-f]" * 16):
-            shutil.rmtree(old, ignore_errors=True)
-        out.rename(folder)
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        if not folder.exists():  # another process may have been as quick
+            out.rename(folder)
     return folder
 
 

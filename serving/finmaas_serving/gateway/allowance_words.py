@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
 from finmaas_core.prices import show_money
@@ -11,7 +12,7 @@ from finmaas_serving.gateway.slices import Slice
 from finmaas_serving.gateway.snapshot import Allowance
 
 Header = tuple[bytes, bytes]
-HEADER_NAMES = {
+HEADER_NAMES: Final = {
     "requests": b"requests",
     "concurrency": b"requests",
     "tokens": b"tokens",

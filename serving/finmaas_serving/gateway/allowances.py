@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from finmaas_core.errors import Unavailable
 from finmaas_core.prices import EVERY_MODEL, Price, choose_price
@@ -24,7 +25,7 @@ from finmaas_serving.gateway.holds import Hold, place_of_sum
 from finmaas_serving.gateway.slices import Slice, fail_waiters, renew
 from finmaas_serving.gateway.snapshot import Allowance, Calendar, Key, Route, Snapshot
 
-MAX_CHARGES = 24  # what a usage record has room for
+MAX_CHARGES: Final = 24  # what a usage record has room for
 
 
 class Meter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
@@ -10,12 +11,12 @@ from finmaas_core.errors import Corrupt
 from finmaas_serving.gateway.errors import INVALID, SERVER, Problem, upstream_failed
 from finmaas_serving.gateway.schemas import EngineAnswer, EngineError, EngineErrorBody, Usage
 
-RETRY_AFTER_S = 5
+RETRY_AFTER_S: Final = 5
 
 
-_decode_answer = msgspec.json.Decoder(EngineAnswer).decode
-_decode_error = msgspec.json.Decoder(EngineErrorBody).decode
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode_answer: Final = msgspec.json.Decoder(EngineAnswer).decode
+_decode_error: Final = msgspec.json.Decoder(EngineErrorBody).decode
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_answer(body: bytes, engine_model: str, public_model: str) -> tuple[bytes, Usage | None]:

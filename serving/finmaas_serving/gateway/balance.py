@@ -11,13 +11,13 @@ import math
 import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-POINTS = 64  # of each replica on the ring
-SLACK = 1.25  # a replica may have so many times the mean load before a prompt goes elsewhere
-PREFIX_BYTES = 512
-_MESSAGES = b'"messages"'
-FAILURES = 3  # in a row, before a replica is left alone
+POINTS: Final = 64  # of each replica on the ring
+SLACK: Final = 1.25  # a replica may have so many times the mean load before a prompt goes elsewhere
+PREFIX_BYTES: Final = 512
+_MESSAGES: Final = b'"messages"'
+FAILURES: Final = 3  # in a row, before a replica is left alone
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 30.0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,22 +17,22 @@ from finmaas_serving.gateway.remote import refuse_remote
 from finmaas_serving.gateway.schemas import StreamOptions, UsualChat
 from finmaas_serving.guard.request_rules import are_plain_messages
 
-OVERRIDDEN = frozenset(
+OVERRIDDEN: Final = frozenset(
     ("priority", "cache_salt", "kv_transfer_params", "ec_transfer_params", "request_id", "session_id")
 )
 """What the engine would take from a client and the gateway decides: whose turn it is, what is shared with whom."""
-_BOUND_TO_A_GRAMMAR = frozenset(
+_BOUND_TO_A_GRAMMAR: Final = frozenset(
     ("guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs")
 )
-_MESSAGES = ("messages",)
-_MODEL_NAME = b'"model"'
-_STREAM_OPTIONS = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true},'
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_encode = msgspec.json.Encoder().encode
-_decode_text = msgspec.json.Decoder(str).decode
+_MESSAGES: Final = ("messages",)
+_MODEL_NAME: Final = b'"model"'
+_STREAM_OPTIONS: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true},'
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode: Final = msgspec.json.Encoder().encode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
-_NO_OPTIONS = StreamOptions()
+_NO_OPTIONS: Final = StreamOptions()
 
 
 class CallBody:
@@ -66,7 +66,7 @@ class CallBody:
         return self._fields
 
 
-_decode_usual = msgspec.json.Decoder(UsualChat).decode
+_decode_usual: Final = msgspec.json.Decoder(UsualChat).decode
 
 
 def read_fields(body: bytes) -> dict[str, msgspec.Raw]:

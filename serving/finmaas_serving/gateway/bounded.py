@@ -8,13 +8,13 @@ settles it at the end.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
-ITEM_TOKENS = 16
+ITEM_TOKENS: Final = 16
 """What an engine writes around an item, a block or a call of a tool and does not show: marks, names of roles."""
-_PARTS = {
+_PARTS: Final = {
     "output_text": ("response.output_text", "response.content_part"),
     "refusal": ("response.refusal", "response.content_part"),
     "reasoning_text": ("response.reasoning_text", "response.reasoning_part"),

@@ -7,17 +7,18 @@ chat template adds. A prompt that holds more than text can be as long as the mod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from finmaas_serving.gateway.body import CallBody
 from finmaas_serving.gateway.schemas import UsualChat
 
-TEMPLATE_TOKENS = 512  # what a template says of itself: system prompt, tools, dates
-UNKNOWN_CONTEXT = 131_072  # for an endpoint that does not tell its `max_model_len`
-SILENT = frozenset(("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/messages/count_tokens"))
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_NOT_TEXT = (b"_url", b"image", b"audio", b"video", b"file")
+TEMPLATE_TOKENS: Final = 512  # what a template says of itself: system prompt, tools, dates
+UNKNOWN_CONTEXT: Final = 131_072  # for an endpoint that does not tell its `max_model_len`
+SILENT: Final = frozenset(("/v1/embeddings", "/v1/rerank", "/v1/score", "/v1/messages/count_tokens"))
+_LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_NOT_TEXT: Final = (b"_url", b"image", b"audio", b"video", b"file")
 
 
 def bound_call(path: str, body: CallBody, max_model_len: int | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import errors, wire
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
 COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
-_NO_ROOM = StoreFull(
+_NO_ROOM: Final = StoreFull(
     "the gateway cannot record usage: its disk is full; the operator has to free room", retry_after_s=30
 )
-WITHHELD = "withheld"  # a guardrail refused the answer
-MAX_CLAIMS = 8  # what a spool frame has room for
-CACHE = "cache"  # who counted: nobody, the answer had been kept
-ELSEWHERE = frozenset((401, 403, 404, 405, 408, 429, 502, 503, 504))  # another replica may know better
+WITHHELD: Final = "withheld"  # a guardrail refused the answer
+MAX_CLAIMS: Final = 8  # what a spool frame has room for
+CACHE: Final = "cache"  # who counted: nobody, the answer had been kept
+ELSEWHERE: Final = frozenset((401, 403, 404, 405, 408, 429, 502, 503, 504))  # another replica may know better
 
 
 class Client(Protocol):

@@ -8,7 +8,7 @@ import itertools
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.allowances import Book
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.tracing import Tracing
 
 log = get_logger()
-STOPPED = "stopped"
+STOPPED: Final = "stopped"
 
 
 @dataclass(frozen=True, slots=True)

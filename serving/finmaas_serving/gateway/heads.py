@@ -8,14 +8,14 @@ while the parser stands between two messages. Everything else goes to the parser
 from __future__ import annotations
 
 import re
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-MAX_HEAD_BYTES = 4096
-MAX_DIGITS = 9
+MAX_HEAD_BYTES: Final = 4096
+MAX_DIGITS: Final = 9
 
 T = TypeVar("T")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})\r\n", re.IGNORECASE)
-_match_chunk = re.compile(rb"([0-9a-fA-F]{1,7})\r\n").match
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})\r\n", re.IGNORECASE)
+_match_chunk: Final = re.compile(rb"([0-9a-fA-F]{1,7})\r\n").match
 
 
 class KnownHead(Generic[T]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import FinmaasError
 from finmaas_core.windows import WindowKind
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.allowances import Book, Plan
 
 Done = Callable[[FinmaasError | None], None]
-STEP_TOKENS = 256
-_SUMS = {"requests": 0, "input_tokens": 1, "output_tokens": 2, "tokens": 3, "concurrency": 4}
-_MONEY = len(_SUMS)
+STEP_TOKENS: Final = 256
+_SUMS: Final = {"requests": 0, "input_tokens": 1, "output_tokens": 2, "tokens": 3, "concurrency": 4}
+_MONEY: Final = len(_SUMS)
 
 
 def place_of_sum(allowance: Allowance, currencies: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import FinmaasError
 from finmaas_serving.gateway import wire
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.shapes import Rewriter, Shape
     from finmaas_serving.gateway.snapshot import Key, Route
 
-USUAL_TOKENS = 256  # of an answer, where the request names no bound
-BYTES_PER_TOKEN = 4
+USUAL_TOKENS: Final = 256  # of an answer, where the request names no bound
+BYTES_PER_TOKEN: Final = 4
 
 
 class Journey:

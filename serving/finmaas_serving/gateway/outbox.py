@@ -12,14 +12,14 @@ which halves what it adds to an answer. Under load there is always something to 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-FEW = 2  # requests under way, up to which nothing waits
-MOST = 16  # writes that wait; with more the first ones would wait too long for the sake of the last
-LONG = 64 * 1024  # bytes that are not worth a copy
+FEW: Final = 2  # requests under way, up to which nothing waits
+MOST: Final = 16  # writes that wait; with more the first ones would wait too long for the sake of the last
+LONG: Final = 64 * 1024  # bytes that are not worth a copy
 
 
 class Load(Protocol):

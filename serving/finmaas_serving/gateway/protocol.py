@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import cast
+from typing import Final, cast
 
 import httptools
 import msgspec
@@ -37,8 +37,8 @@ from finmaas_serving.gateway.usual import UsualCall, start_usual
 from finmaas_serving.guard.policy import Guard
 
 log = get_logger()
-NEVER = math.inf
-OK = 200
+NEVER: Final = math.inf
+OK: Final = 200
 
 
 class ClientConnection(asyncio.Protocol):

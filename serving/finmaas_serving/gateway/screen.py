@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.shapes import Screen, Shape
     from finmaas_serving.gateway.snapshot import Route
 
-_PURPOSE = b"finmaas provenance v1"
-_BLOCK_BYTES = 64
-_NO_NAMES: dict[str, str] = {}
-CHAT = "/v1/chat/completions"
+_PURPOSE: Final = b"finmaas provenance v1"
+_BLOCK_BYTES: Final = 64
+_NO_NAMES: Final[dict[str, str]] = {}
+CHAT: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Sealer:
         return outer.hexdigest()
 
 
-_sealer = lru_cache(maxsize=4)(Sealer)
+_sealer: Final = lru_cache(maxsize=4)(Sealer)
 
 
 @lru_cache(maxsize=4096)
@@ -160,4 +160,4 @@ class _Clock:
         return self._text
 
 
-_clock = _Clock()
+_clock: Final = _Clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import FinmaasError
 from finmaas_core.windows import MINUTE_S, WindowKind
@@ -12,8 +12,8 @@ from finmaas_serving.gateway.snapshot import Allowance
 if TYPE_CHECKING:
     from finmaas_serving.gateway.holds import Hold
 
-SKEW_S = 0.1  # within which the gateways' clocks agree
-_SHORTEST_MINUTE_S = MINUTE_S - 1
+SKEW_S: Final = 0.1  # within which the gateways' clocks agree
+_SHORTEST_MINUTE_S: Final = MINUTE_S - 1
 
 
 class Slice:

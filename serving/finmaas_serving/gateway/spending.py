@@ -7,7 +7,7 @@ beyond it is neither passed on nor charged.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import FinmaasError
 from finmaas_serving.gateway.bounded import Bounded
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.shapes import Rewriter
     from finmaas_serving.gateway.snapshot import Key, Route
 
-STEPPED = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
+STEPPED: Final = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
 """Streams whose reservation grows. Others reserve the whole answer at once."""
 
 

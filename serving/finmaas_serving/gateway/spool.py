@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -34,11 +35,11 @@ from finmaas_core.errors import EnvironmentFault, StoreFull
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.schemas import UsageRecord
 
-SEGMENT_BYTES = 1024 * 1024
-MAX_FRAME_BYTES = 2048
-_HEAD = struct.Struct("<IIQ")
+SEGMENT_BYTES: Final = 1024 * 1024
+MAX_FRAME_BYTES: Final = 2048
+_HEAD: Final = struct.Struct("<IIQ")
 _HEAD_BYTES, _pack_head = _HEAD.size, _HEAD.pack
-_encode = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 log = get_logger()
 
 
@@ -76,7 +77,7 @@ class _Seconds:
         self.second, self.text = -1, b""
 
 
-_told = _Seconds()
+_told: Final = _Seconds()
 
 
 def tell_time(at: float) -> bytes:

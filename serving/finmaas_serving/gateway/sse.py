@@ -8,6 +8,7 @@ vLLM writes it takes the slow way and is decoded.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -16,19 +17,19 @@ from finmaas_serving.gateway.bounded import Bounded
 from finmaas_serving.gateway.schemas import Event, Usage
 from finmaas_serving.guard.answer import AnswerScreen
 
-DONE = b"data: [DONE]"
-MAX_EVENT_BYTES = 8 * 1024 * 1024
+DONE: Final = b"data: [DONE]"
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 
-_NUMBER = rb'"[a-z_]+":(?:\d+|null)'
-_FLAT = rb"\{(?:%b(?:,%b)*)?\}" % (_NUMBER, _NUMBER)
-_FIELD = rb'"[a-z_]+":(?:\d+|null|%b)' % _FLAT
-_USAGE = re.compile(rb',"usage":(\{%b(?:,%b)*\}|null)(?=[,}])' % (_FIELD, _FIELD))
-_DIGITS = re.compile(rb"\s*(\d+)")
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NUMBER: Final = rb'"[a-z_]+":(?:\d+|null)'
+_FLAT: Final = rb"\{(?:%b(?:,%b)*)?\}" % (_NUMBER, _NUMBER)
+_FIELD: Final = rb'"[a-z_]+":(?:\d+|null|%b)' % _FLAT
+_USAGE: Final = re.compile(rb',"usage":(\{%b(?:,%b)*\}|null)(?=[,}])' % (_FIELD, _FIELD))
+_DIGITS: Final = re.compile(rb"\s*(\d+)")
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-_decode_usage = msgspec.json.Decoder(Usage | None).decode
-_decode_event = msgspec.json.Decoder(Event).decode
+_decode_usage: Final = msgspec.json.Decoder(Usage | None).decode
+_decode_event: Final = msgspec.json.Decoder(Event).decode
 
 
 class StreamRewriter(Bounded):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hmac
 import time
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_MS, Line
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.schemas import UsageRecord
 
-_PURPOSE = b"finmaas metrics v1"
+_PURPOSE: Final = b"finmaas metrics v1"
 
 
 def derive_metrics_token(gateway_token: str) -> str:

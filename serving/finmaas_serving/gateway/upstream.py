@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -18,10 +18,10 @@ from finmaas_serving.gateway.heads import KnownHead, learn_head, split_chunks
 from finmaas_serving.gateway.outbox import Outbox
 
 Address = tuple[str, int]
-CONNECT_TIMEOUT_S = 3.0
-MAX_IDLE = 256
-OK = 200
-MAX_HEAD_BYTES = 64 * 1024
+CONNECT_TIMEOUT_S: Final = 3.0
+MAX_IDLE: Final = 256
+OK: Final = 200
+MAX_HEAD_BYTES: Final = 64 * 1024
 log = get_logger()
 
 
@@ -67,7 +67,7 @@ class Replica(Breaker):
         self.idle.clear()
 
 
-_NONE: list[Replica] = []
+_NONE: Final[list[Replica]] = []
 
 
 class ReplicaBook:

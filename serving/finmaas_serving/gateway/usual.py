@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import wire
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.snapshot import Key, Route
     from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
-_SHAPE: Shape = SHAPES[CHAT]
-OK = 200
+_SHAPE: Final[Shape] = SHAPES[CHAT]
+OK: Final = 200
 
 
 class Way:
@@ -129,7 +129,7 @@ def start_usual(gateway: Gateway, client: Client, asked: Asked, raw: bytes, requ
     return call
 
 
-MOST_WAYS = 64  # models that one connection's clients call; more of them are found anew each time
+MOST_WAYS: Final = 64  # models that one connection's clients call; more of them are found anew each time
 
 
 def _find_connection(

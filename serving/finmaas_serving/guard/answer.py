@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from mypy_extensions import mypyc_attr
@@ -18,18 +18,18 @@ from finmaas_serving.guard.policy import SUBSTITUTION, Action, Guard
 from finmaas_serving.guard.scanner import NOT_PLAIN_JSON, Hit, Scanner, compile_set
 from finmaas_serving.guard.window import TextWindow, replace_all, tell_number
 
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
-_READ_TEXTS = ("content", "refusal")
-_HIDDEN_TEXTS = ("reasoning", "reasoning_content")
-_TOKENS = ("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids")
-_KNOWN_DELTA = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
-_CONTENT = b'"content":"'
-_INDEX = b'"index":'
-_FIRST = b'"index":0,'
-_SPECIAL = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
-_NO_ENDING = (b"", b"")
-WITHHELD = "[withheld by policy: {rule}]"
+_decode: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+_READ_TEXTS: Final = ("content", "refusal")
+_HIDDEN_TEXTS: Final = ("reasoning", "reasoning_content")
+_TOKENS: Final = ("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids")
+_KNOWN_DELTA: Final = frozenset(("role", "tool_calls", *_READ_TEXTS, *_HIDDEN_TEXTS))
+_CONTENT: Final = b'"content":"'
+_INDEX: Final = b'"index":'
+_FIRST: Final = b'"index":0,'
+_SPECIAL: Final = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
+_NO_ENDING: Final = (b"", b"")
+WITHHELD: Final = "[withheld by policy: {rule}]"
 
 Seal = Callable[[dict[int, str]], tuple[bytes, str]]
 """Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text; and the digest of the claim."""

@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import re2
 
 from finmaas_core.errors import InvalidInput
 from finmaas_core.text_rules import CONTEXT_CHARS, DISGUISED, TextRule, automaton_pattern
 
-MAX_RULE_LENGTH = 1000
-MAX_LEARNT = 20_000
-MAX_KEPT_CHARS = 64  # of a piece whose measure is kept
-NOT_PLAIN_JSON = r'\\|"tool_calls"|"reasoning|"refusal":"|logprobs":[{\[]|token_ids":\['
-_WORD = re.compile(rb"[0-9A-Za-z]*")
+MAX_RULE_LENGTH: Final = 1000
+MAX_LEARNT: Final = 20_000
+MAX_KEPT_CHARS: Final = 64  # of a piece whose measure is kept
+NOT_PLAIN_JSON: Final = r'\\|"tool_calls"|"reasoning|"refusal":"|logprobs":[{\[]|token_ids":\['
+_WORD: Final = re.compile(rb"[0-9A-Za-z]*")
 
 
 class Hit(NamedTuple):

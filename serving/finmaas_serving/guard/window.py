@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from finmaas_core.text_rules import CONTEXT_CHARS, unmask_text
 from finmaas_serving.guard.scanner import Hit, Scanner
 
-LOOKAHEAD_CHARS = 2
+LOOKAHEAD_CHARS: Final = 2
 """How much text after a match decides whether it holds (checks look at a point and the digit behind it)."""
 
 Replace = Callable[[Hit, str], str]
