@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from finmaas_core import person_names
 from finmaas_core import personal_data as checks
 
 _HAN = r"\p{Han}"
@@ -249,12 +250,13 @@ PERSONAL = (
     TextRule(
         "en_name",
         Group.PERSONAL,
-        r"(?:(?i:my name is|name:|signed,) ?|(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.? )"
-        r"(\p{Lu}[\p{L}'\-]{1,15}(?: \p{Lu}[\p{L}'\-]{1,15}){0,2})",
-        62,
+        person_names.PATTERN,
+        person_names.MAX_LENGTH,
         r"\p{L}'\-.: ",
         "name",
-        checks.stands_alone_in_word,
+        person_names.is_en_name,
+        begins_word=True,
+        hint=person_names.hint_pattern(),
     ),
 )
 

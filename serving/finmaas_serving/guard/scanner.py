@@ -70,10 +70,11 @@ class Scanner:
     def find(self, text: str, before: str = "", after: str = "") -> list[Hit]:
         """Matches from left to right; of those that overlap the one that begins first, is longest, has the first rule.
 
-        `before` and `after` stand around the text: checks see them, matches do not reach into them.
+        `before` and `after` stand around the text: checks and hints see them, matches do not reach into them.
         """
         data = text.encode(errors="surrogatepass")
-        indexes = [index for index in self._set.Match(data) or () if index < len(self._located)]
+        seen = before.encode(errors="surrogatepass") + data if before else data
+        indexes = [index for index in self._set.Match(seen) or () if index < len(self._located)]
         if not indexes:
             return []
         found: list[Hit] = []

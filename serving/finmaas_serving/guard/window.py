@@ -49,7 +49,7 @@ class TextWindow:
         return unmask_text(last + self._held + piece)[len(last) :]
 
     def _let_go(self, text: str, cut: int, lookahead: int) -> str:
-        if not self._scanner.hits_any(text.encode(errors="surrogatepass")):
+        if not self._scanner.hits_any((self._before + text).encode(errors="surrogatepass")):  # a cue may be let go
             self._keep(text, cut)
             return text[:cut]
         parts: list[str] = []

@@ -79,3 +79,31 @@ def test_a_long_run_is_held_no_longer_than_a_rule_can_match() -> None:
     window = TextWindow(SCANNER, replace)
     sent = sum(len(window.feed("7")) for _ in range(2000))
     assert sent >= 2000 - max(rule.max_length for rule in RULES.values())
+
+
+NAME_PIECES = [
+    "Mr. ", "Dear ", "Will", "Mark", "Anna", "Maria", "Smith", "Gonzalez", "Morgan", "Stanley", "Wells", "Fargo",
+    "Merrill", "Lynch", "Zorvan", "Åsa", "Ágnes", "Bank", "Please", "O'Brien", "Anne-Marie", "Christensenssons", " ",
+    " ", " ", "  ", ".", ",", "\n", "-", "'s", "&", " & ", " van ", " de la ", "K.", "J", "5", "@", "_", "中",
+    "my name is ",
+    "Regards,\n", "signed by ", "San ", "ul. ", "x", "\u200b", "Zhang", "Weiming", "and some more plain words ",
+]  # fmt: skip
+NAME_SCANNER = Scanner([RULES["en_name"], RULES["cn_mobile"]])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(NAME_PIECES), max_size=24).map("".join), st.data())
+def test_names_are_the_same_however_the_text_is_cut(text: str, data: st.DataObject) -> None:
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=16).map(sorted))
+    bounds = [0, *cuts, len(text)]
+    plain = unmask_text(text)
+    for scanner in (SCANNER, NAME_SCANNER):
+        window = TextWindow(scanner, replace)
+        out = [window.feed(text[start:end]) for start, end in itertools.pairwise(bounds)]
+        whole, done = [], 0
+        for hit in scanner.find(plain):
+            whole += [plain[done : hit.start], replace(hit, plain[hit.start : hit.end])]
+            done = hit.end
+        assert "".join(out) + window.flush() == "".join(whole) + plain[done:]
+        letters = TextWindow(scanner, replace)
+        assert "".join(map(letters.feed, text)) + letters.flush() == "".join(whole) + plain[done:]
