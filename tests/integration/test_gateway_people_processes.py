@@ -107,6 +107,15 @@ def test_a_person_from_login_to_usage_and_out_again(tmp_path: Path) -> None:
                 refused = await site.ask(provider.token(sub="sub-ann", **claims))
                 assert (refused.status_code, words in refused.text) == (401, True), (claims, refused.text)
 
+            # What one person may use bounds that person, and nobody's key.
+            wanted = {"scope": "person", "subject": ann, "unit": "requests", "window": "day", "limit": "3"}
+            await site.world.api("PUT", "/allowances", wanted)
+            await site.until_it_is(429, token)
+            assert "person ann" in (await site.ask(token)).text
+            assert (await site.world.chat(1, 3, max_tokens=5))[0] == 200
+            await site.world.api("PUT", "/allowances", {**wanted, "limit": "100000"})
+            await site.until_it_is(200, token)
+
             # Disabled means refused, on a gateway that is connected within two seconds.
             await site.change(ann, disabled=True)
             assert await site.until_it_is(401, token) <= REVOKED_S

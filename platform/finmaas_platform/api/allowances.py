@@ -26,7 +26,7 @@ class AllowanceSet(RequestBody):
     """What is to be allowed; the same scope, subject, model, unit and window again changes the limit."""
 
     scope: Scope
-    subject: str = Field(max_length=300, description="Tenant, tenant/project, key id, or tenant/project/endpoint.")
+    subject: str = Field(max_length=300, description="Tenant, tenant/project, id of a key or a principal, or endpoint.")
     unit: Unit
     window: WindowKind
     limit: str = Field(max_length=40, description="A whole number, or an amount of money such as 12.50.")

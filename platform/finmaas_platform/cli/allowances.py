@@ -71,8 +71,11 @@ def list_allowances(project: AnyProjectOption = None, as_json: JsonOption = Fals
 
 @app.command("set")
 def set_allowance(
-    scope: Annotated[str, typer.Argument(help="tenant, project, key or model.")],
-    subject: Annotated[str, typer.Argument(help="Its name: tenant, tenant/project, key id, tenant/project/endpoint.")],
+    scope: Annotated[str, typer.Argument(help="tenant, project, key, person or model.")],
+    subject: Annotated[
+        str,
+        typer.Argument(help="Its name: tenant, tenant/project, key id, principal id, or tenant/project/endpoint."),
+    ],
     unit: Annotated[str, typer.Argument(help="money, tokens, input_tokens, output_tokens, requests or concurrency.")],
     window: Annotated[str, typer.Argument(help="minute, day or month; now for concurrency.")],
     limit: Annotated[str, typer.Argument(help="How much: a whole number, or money such as 500.00.")],

@@ -11,7 +11,7 @@ from finmaas_platform.db.base import Base
 
 
 class AllowanceRow(Base):
-    """What may be spent in a window. `scope_id` is the id of a tenant, project or key; for a model its full name.
+    """What may be spent in a window. `scope_id` is the id of a tenant, project, key or principal; of a model its name.
 
     `model` narrows it to one endpoint (full name); empty: all. `amount` counts nano-units where `unit` is money.
     """

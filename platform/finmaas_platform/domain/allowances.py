@@ -13,11 +13,13 @@ LARGEST = 2**62
 
 
 class Scope(StrEnum):
-    """Whose spending counts. `model`: everybody's, at one endpoint."""
+    """Whose spending counts. `person`: who calls with a token of the bank's identity provider; `model`: everybody's, at
+    one endpoint."""
 
     TENANT = "tenant"
     PROJECT = "project"
     KEY = "key"
+    PERSON = "person"
     MODEL = "model"
 
 

@@ -22,6 +22,7 @@ from finmaas_platform.db.tenants import TenantRow
 from finmaas_platform.domain.allowances import Scope, Unit, check_kind, read_limit
 from finmaas_platform.domain.principals import Caller, Role
 from finmaas_platform.services.audit import record_audit
+from finmaas_platform.services.principals import get_principal
 from finmaas_platform.services.projects import get_project
 from finmaas_platform.services.snapshots import bump_snapshot
 from finmaas_platform.services.tenants import get_tenant
@@ -29,7 +30,8 @@ from finmaas_platform.services.tenants import get_tenant
 
 @dataclass(frozen=True)
 class AllowanceSpec:
-    """What is to be allowed: `subject` is a tenant, tenant/project, key id, or a model's full name, by scope."""
+    """What is to be allowed: `subject` is a tenant, tenant/project, the id of a key or a principal, or a model's full
+    name, by scope."""
 
     scope: Scope
     subject: str
@@ -184,6 +186,11 @@ def _find_subject(session: Session, caller: Caller, spec: AllowanceSpec) -> tupl
         if key is None:
             raise NotFound(f"there is no API key {spec.subject}; `finmaas key list` shows yours")
         return key.project.tenant, key.id, f"key {key.name or key.id}"
+    if spec.scope is Scope.PERSON:
+        person = get_principal(session, caller, spec.subject)
+        if person.tenant is None:
+            raise InvalidInput(f"{person.name} belongs to no tenant, and acts for any; bound the projects instead")
+        return person.tenant, person.id, f"person {person.name}"
     _check_model(spec.subject)
     if not spec.subject:
         raise InvalidInput("say which model, as tenant/project/endpoint")

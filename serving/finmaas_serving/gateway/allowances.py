@@ -231,7 +231,7 @@ def covers(allowance: Allowance, key: Key, route: Route) -> bool:
             return allowance.scope_id == key.tenant_id
         case "project":
             return allowance.scope_id == key.project_id
-        case "key":
+        case "key" | "person":  # a person's calls bear the person's id where others bear a key's
             return allowance.scope_id == key.key_id
         case _:
             return bool(allowance.model)

@@ -101,6 +101,19 @@ class TestAllowances:
         assert put(client, tenant_admin, scope="tenant", subject="default").status_code == 403
         assert put(client, engineer).status_code == 403
 
+    def test_of_one_person(self, client: TestClient, admin: Headers, stranger: Headers, gateway: Headers) -> None:
+        body = {"name": "ann", "role": "app-developer", "tenant": "default"}
+        ann = client.post(f"{API}/principals", json=body, headers=admin).json()["id"]
+        made = put(client, admin, scope="person", subject=ann, unit="requests", window="day").json()
+        assert (made["subject"], made["subject_id"]) == ("person ann", ann)
+        (told,) = client.get(f"{API}/gateway/snapshot", headers=gateway).json()["allowances"]
+        assert (told["scope"], told["scope_id"]) == ("person", ann)
+        assert put(client, stranger, scope="person", subject=ann).status_code == 404
+        assert put(client, admin, scope="person", subject="prn_none").status_code == 404
+        everywhere = client.post(f"{API}/principals", json={"name": "root2", "role": "platform-admin"}, headers=admin)
+        refused = put(client, admin, scope="person", subject=everywhere.json()["id"])
+        assert (refused.status_code, "belongs to no tenant" in refused.json()["detail"]) == (422, True), refused.text
+
     def test_others_do_not_see_it(self, client: TestClient, admin: Headers, stranger: Headers) -> None:
         made = put(client, admin).json()
         assert client.get(f"{API}/allowances/{made['id']}", headers=stranger).status_code == 404

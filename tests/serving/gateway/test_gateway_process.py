@@ -118,6 +118,8 @@ class Platform:
                 self.delivered.update({record["seq"]: record for record in sent["records"]})
             self.by_gateway.setdefault(gateway_id, set()).update(record["request_id"] for record in sent["records"])
             return 200, {"accepted_through": sent["records"][-1]["seq"]}
+        if "after=" not in url:  # the ledger and what else this platform has not
+            return 503, {}
         after = int(url.partition("after=")[2].partition("&")[0])
         if after >= self.document["number"]:
             self.news.clear()
