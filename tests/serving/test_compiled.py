@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from finmaas_core.settings import Settings
+from finmaas_platform.embedded.doctor import Verdict, check_hot_path
 from finmaas_serving import compiled
 
 LOADED = """
@@ -51,6 +53,15 @@ class TestInstall:
         """Compiled, msgspec would not see their fields' types."""
         for source in compiled._sources():
             assert "msgspec.Struct" not in source.read_text(encoding="utf-8"), source.name
+
+
+class TestDoctor:
+    def test_says_which_it_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        [finding] = check_hot_path(Settings(home=tmp_path))
+        assert (finding.found, finding.verdict) == ("compiled", Verdict.OK)
+        monkeypatch.setattr(compiled, "_base", lambda: tmp_path)
+        [finding] = check_hot_path(Settings(home=tmp_path))
+        assert (finding.verdict, finding.advice) == (Verdict.WARN, "run `make setup`")
 
 
 class TestCompile:

@@ -24,6 +24,7 @@ from finmaas_core.settings import PORT_OFFSETS, Settings
 from finmaas_platform.db.base import make_engine
 from finmaas_platform.embedded.ports import describe_holder, find_listener, is_free
 from finmaas_platform.embedded.processes import INSTANCE_VARIABLE
+from finmaas_serving import compiled
 
 GIB = 1024**3
 MIN_MEMORY_BYTES = 4 * GIB
@@ -61,6 +62,7 @@ def examine(settings: Settings) -> list[Finding]:
         check_disk,
         check_open_files,
         check_compiler,
+        check_hot_path,
         check_gpus,
         check_packages,
         check_port_block,
@@ -148,6 +150,13 @@ def check_compiler(_settings: Settings) -> list[Finding]:
         "\n"
     )[0]
     return [Finding("C++ compiler", first_line, Verdict.OK)]
+
+
+def check_hot_path(_settings: Settings) -> list[Finding]:
+    """Whether the gateway's hot path is compiled, as `make setup` leaves it."""
+    if compiled.is_here():
+        return [Finding("Gateway's hot path", "compiled", Verdict.OK)]
+    return [Finding("Gateway's hot path", "interpreted: a third slower", Verdict.WARN, "run `make setup`")]
 
 
 def check_gpus(_settings: Settings) -> list[Finding]:
