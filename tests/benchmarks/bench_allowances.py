@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "helpers"))
 
 from allowance_world import PROMPT_TOKENS, Sent, World, body_of, bound_of, check_refusals, free_base, load
+from as_compiled import IS_COMPILED
 
 from finmaas_core.prices import Price, parse_money
 from finmaas_serving.gateway.allowances import Book
@@ -195,7 +196,7 @@ def main() -> None:
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip(),
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "compiled": IS_COMPILED},
         "gateways": options.gateways,
         "clients": options.clients,
         "cost_us_by_allowances": {str(n): round(measure_hot_path(n), 2) for n in (0, 1, 3, 6)},

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 import uvloop
+from as_compiled import IS_COMPILED
 from gateway_world import APP, KEY, PEPPER, StreamUpstream, _event, answer_body, chat_body, snapshot_document
 
 from finmaas_serving.gateway.context import Gateway
@@ -167,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
+    print("compiled" if IS_COMPILED else "interpreted")
     strict = strict_policy()
     sorts: dict[str, tuple[PolicyDocument | None, bool]] = {
         "bare": (None, False),
