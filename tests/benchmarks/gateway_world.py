@@ -13,6 +13,7 @@ import http.server
 import json
 import multiprocessing
 import os
+import re
 import select
 import shutil
 import socket
@@ -294,7 +295,8 @@ class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.path.startswith("/api/v1/gateway/usage"):
-            self._answer({"accepted_through": int(body.rpartition(b'"seq":')[2].partition(b"}")[0])})
+            newest = re.match(rb"\d+", body[body.rindex(b'"seq":') + 6 :])
+            self._answer({"accepted_through": int(newest[0]) if newest else 0})
         elif self.path.startswith("/api/v1/gateway/ledger/"):
             self._answer(_ledger_answer(self.path.rpartition("/")[2], body))
         else:
