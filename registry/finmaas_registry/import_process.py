@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -52,16 +53,22 @@ def convert_apart(
         "options": {**asdict(options), "index_key": options.index_key.hex()},
     }
     argv = [sys.executable, "-m", "finmaas_registry.import_process"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # What it says besides goes to a file: a pipe that nobody reads until the end would hold it up when it is full.
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stderr is not None
         try:
             process.stdin.write(json.dumps(job, default=str).encode() + b"\n")
             process.stdin.flush()
-            answer, said = process.stdout.read(), process.stderr.read()
+            answer = process.stdout.read()
         finally:
             process.stdin.close()
+        process.wait()
+        words.seek(0)
+        said = words.read()
     return _read_answer(answer, said.decode(errors="replace"), process.returncode)
 
 

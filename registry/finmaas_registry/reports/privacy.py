@@ -142,9 +142,7 @@ def _all(rule: TextRule, text: str) -> Any:
 
 @cache
 def _any_rule() -> Any:
-    options = re2.Options()
-    options.max_mem = _MEMORY_BYTES
-    found = re2.Set.SearchSet(options)
+    found = re2.Set.SearchSet(_options())
     for rule in RULES:
         found.Add(automaton_pattern(rule))
     found.Compile()
@@ -155,4 +153,12 @@ def _any_rule() -> Any:
 def _compiled(name: str) -> Any:
     """The rule alone. Python's own `re` where it can: RE2's matches come through Python code, ten times as slow."""
     pattern = next(rule.pattern for rule in RULES if rule.name == name)
-    return re2.compile(pattern) if r"\p" in pattern else re.compile(pattern)
+    return re2.compile(pattern, _options()) if r"\p" in pattern else re.compile(pattern)
+
+
+def _options() -> Any:
+    """RE2 with room for large patterns; with its usual 8 MiB it starts anew again and again, and says so each time."""
+    options = re2.Options()
+    options.max_mem = _MEMORY_BYTES
+    options.log_errors = False
+    return options
