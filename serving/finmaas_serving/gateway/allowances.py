@@ -72,7 +72,7 @@ class Book:
         self.wake: Callable[[], None] = lambda: None
         self.slices: dict[int, Slice] = {}
         self._meters: dict[str, Meter] = {}
-        self._plans: dict[tuple[str, str], Plan] = {}
+        self._plans: dict[tuple[str, str, str], Plan] = {}
         self._snapshot: Snapshot | None = None
         self._days: dict[str, tuple[float, float, str]] = {}
 
@@ -81,12 +81,16 @@ class Book:
         return time.monotonic() + self.offset
 
     def plan(self, snapshot: Snapshot, key: Key, route: Route) -> Plan:
-        """Which allowances a call spends; looked up once for each key and endpoint of a snapshot."""
+        """Which allowances a call spends; looked up once for each key and endpoint of a snapshot.
+
+        And for each project: a person's id stands for the key's in all of those that the person acts for.
+        """
         if snapshot is not self._snapshot:
             self._adopt(snapshot)
-        found = self._plans.get((key.key_id, route.endpoint_id))
+        name = (key.key_id, key.project_id, route.endpoint_id)
+        found = self._plans.get(name)
         if found is None:
-            found = self._plans[key.key_id, route.endpoint_id] = self._make_plan(snapshot, key, route)
+            found = self._plans[name] = self._make_plan(snapshot, key, route)
         return found
 
     def cost(

@@ -101,6 +101,29 @@ class TestHold:
         for word in ("secret", "alw_", "CNY", "ten_2"):
             assert word not in refused.value.message
 
+    def test_one_person_spends_of_the_project_acted_for(self) -> None:
+        """A person's calls bear one id in every project, and a granted endpoint is called from several."""
+        own, other = (allowance("tokens", "day", scope_id=f"prj_{n}") for n in (1, 2))
+        ann = allowance("requests", "day", scope="person", scope_id="prn_ann")
+        other = msgspec.structs.replace(other, allowance_id="alw_other")
+        book, shot = Book(), snapshot(own, other, ann)
+        plans = {
+            project: book.plan(shot, Key("", "prn_ann", project, "a/b", "ten_1"), ROUTE)
+            for project in ("prj_1", "prj_2", "prj_1")
+        }
+        spent = {project: [meter.allowance for meter in plan.meters] for project, plan in plans.items()}
+        assert spent == {"prj_1": [own, ann], "prj_2": [other, ann]}
+        assert [meter.allowance for meter in book.plan(shot, KEY_, ROUTE).meters] == [own]  # a key's are nobody's
+
+    def test_who_acts_in_all_tenants_pays_in_the_money_of_the_one_acted_for(self) -> None:
+        calendars = {name: Calendar(name, currency=money) for name, money in (("ten_1", "CNY"), ("ten_2", "EUR"))}
+        book, shot = Book(), Snapshot(1, "", {}, {}, calendars=calendars)
+        paid = [
+            book.plan(shot, Key("", "prn_boss", f"prj_{tenant}", "a/b", tenant), ROUTE).currencies
+            for tenant in ("ten_1", "ten_2")
+        ]
+        assert paid == [("CNY",), ("EUR",)]
+
     def test_all_or_nothing(self) -> None:
         book, shot = Book(), snapshot(allowance("tokens", "month"), allowance("requests", "day"))
         tokens, requests = fill(book, shot, 1000)
