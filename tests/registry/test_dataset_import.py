@@ -29,6 +29,7 @@ from finmaas_registry.dataset_import import (
 from finmaas_registry.import_process import convert_apart
 from finmaas_registry.preview import read_rows
 from finmaas_registry.readers.table import Limits
+from finmaas_registry.reports.privacy import find_personal
 from finmaas_registry.splits import SPLITS, normalise_text, parse_fractions
 from finmaas_registry.store import MemoryStore
 from finmaas_registry.tags import Tags
@@ -300,6 +301,24 @@ class TestBlocks:
             options = ImportOptions(workers=2, limits=Limits(block_bytes=20_000))
             apart = store_converted(convert_apart(name, folder, options, path=importer.folder / "body"), importer.store)
         assert apart == alone
+
+    def test_what_the_other_process_says_does_not_hold_it_up(
+        self, importer: Importer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        talks = tmp_path / "python"
+        talks.write_text(f'#!/bin/sh\nhead -c 1000000 /dev/zero >&2\nexec {sys.executable} "$@"\n')
+        talks.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(talks))
+        (importer.folder / "body").write_text("text,label\n" + "a,b\nc,d\n")
+        with scratch_folder(tmp_path / "apart") as folder:
+            convert_apart("r.csv", folder, ImportOptions(), path=importer.folder / "body")
+
+    def test_names_of_people_are_looked_for_without_a_word(self, capfd: pytest.CaptureFixture[str]) -> None:
+        for number in range(200):
+            find_personal(
+                f"Dear Mr. Smith number {number}, Alexandra Winterbottom-Jones and Grant Kowalski called " * 20
+            )
+        assert capfd.readouterr().err == ""
 
     def test_the_other_process_names_a_bad_row_too(self, importer: Importer, tmp_path: Path) -> None:
         (importer.folder / "body").write_text("text,label\n" + "a,b\n" * 5000 + "c\n")
