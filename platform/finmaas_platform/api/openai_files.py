@@ -14,12 +14,11 @@ from sqlalchemy import Select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.responses import StreamingResponse
 
 from finmaas_core.errors import InvalidInput, NotFound
 from finmaas_platform.api.dependencies import DepsDep, GatewayCallerDep, SessionDep
-from finmaas_platform.api.uploads import check_length
+from finmaas_platform.api.uploads import check_length, open_form
 from finmaas_platform.db.base import unit_of_work
 from finmaas_platform.deps import Deps
 from finmaas_platform.services.batches import (
@@ -58,12 +57,15 @@ MAX_BATCH_BYTES = 256 * 1024
 @router.post("/files", summary="Take a file of an API key")
 async def upload_file(request: Request, key_id: KeyId, caller: GatewayCallerDep, deps: DepsDep) -> dict[str, Any]:
     """A form with `file` and `purpose`; the bytes go to a file on disk while they arrive."""
-    check_length(request, deps.settings.max_file_bytes + MULTIPART_BYTES)
-    try:
-        async with request.form(max_files=1, max_fields=8) as form:
-            return await run_in_threadpool(_take_form, deps, key_id, form)
-    except (MultiPartException, KeyError, AssertionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the form cannot be read: {error}", param="file") from None
+    await run_in_threadpool(_check_key, deps, key_id)
+    async with open_form(request, deps.settings.max_file_bytes + MULTIPART_BYTES, max_fields=8) as form:
+        return await run_in_threadpool(_take_form, deps, key_id, form)
+
+
+def _check_key(deps: Deps, key_id: str) -> None:
+    """Before a byte is read; looked at again once all are."""
+    with unit_of_work(deps.sessions) as session:
+        find_key_caller(session, key_id, deps.clock.now())
 
 
 def _take_form(deps: Deps, key_id: str, form: FormData) -> dict[str, Any]:
@@ -76,8 +78,6 @@ def _take_form(deps: Deps, key_id: str, form: FormData) -> dict[str, Any]:
     now = deps.clock.now()
     check_purpose(texts.get("purpose", ""))
     expires_at = choose_file_expiry(now, texts.get("expires_after[anchor]"), texts.get("expires_after[seconds]"))
-    with unit_of_work(deps.sessions) as session:
-        find_key_caller(session, key_id, now)
     stored = deps.store.put(count_bytes(read_chunks(file.file), deps.settings.max_file_bytes))
     with unit_of_work(deps.sessions) as session:
         owner = find_key_caller(session, key_id, now)

@@ -6,13 +6,16 @@ A route that uses this is `async`, holds no database session while bytes arrive,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 from fastapi import Request
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from finmaas_core.errors import FinmaasError, InvalidInput
@@ -92,6 +95,35 @@ class _Body:
             yield chunk
         if self._error is not None:
             raise self._error
+
+
+@asynccontextmanager
+async def open_form(request: Request, max_bytes: int, *, max_fields: int) -> AsyncIterator[FormData]:
+    """A form with one file, which goes to a file without a name on disk while it arrives: it is gone with this process,
+    or when the form is left. Raises InvalidInput when the form is too long, breaks off or cannot be read."""
+    check_length(request, max_bytes)
+    request.scope[UPLOAD] = True
+    parser = MultiPartParser(request.headers, _bounded(request, max_bytes), max_files=1, max_fields=max_fields)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, AssertionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the form cannot be read: {error}", param="file") from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_long(max_bytes)
+            yield chunk
+    except ClientDisconnect as error:
+        raise InvalidInput(f"the upload broke off after {size} bytes; send it again") from error
 
 
 def check_length(request: Request, max_bytes: int) -> None:

@@ -45,7 +45,8 @@ class Limits:
 
     body_bytes: int = 4 * 1024 * 1024
     file_bytes: int = 100 * 1024 * 1024  # an upload, with the form around it
-    uploads_bytes: int = 256 * 1024 * 1024  # all uploads that are larger than other bodies, at once
+    uploads: int = 32  # at once; each holds a connection and room on the control plane's disk
+    upload_s: float = 3600.0  # until the last byte of an upload
     head_bytes: int = 64 * 1024
     answer_bytes: int = 64 * 1024 * 1024  # an answer that is not streamed is held whole
     head_s: float = 10.0  # from the first byte of a head to its last
@@ -76,7 +77,7 @@ class Gateway:
     draining: bool = False
     drained: asyncio.Event = field(default_factory=asyncio.Event)  # the last connection of a draining gateway is gone
     control_plane: httpx.AsyncClient | None = None
-    uploading: int = 0  # bytes set aside for uploads on their way
+    uploading: int = 0  # files on their way to the control plane
     running: int = 0  # requests on their way to a replica and back
     name: str = "gateway"
     lanes: LaneBook = field(default_factory=LaneBook)

@@ -101,8 +101,8 @@ def unknown_path(path: str) -> Problem:
     return Problem(404, INVALID, "unknown_url", f"there is no {path[:200]} here; see /v1/models for what can be called")
 
 
-def busy_uploads() -> Problem:
-    message = "other uploads take all the room that is set aside for them; try again shortly"
+def busy_uploads(limit: int) -> Problem:
+    message = f"{limit} uploads are on their way through this gateway, the most it takes at once; try again shortly"
     return Problem(503, SERVER, "busy_uploads", message, retry_after_s=5)
 
 

@@ -1,4 +1,5 @@
 """Files and batches: asked of the control plane on behalf of the key, which the gateway has checked. Not hot.
+Files on their way there are `upload`'s.
 
 Nothing of the client's head travels on but the type of its body. What comes back is passed on as it comes, with the
 control plane's refusals put into OpenAI's words.
@@ -15,7 +16,7 @@ import httpx
 import msgspec
 
 from finmaas_core.telemetry import get_logger
-from finmaas_serving.gateway.errors import INVALID, OPENAI_ERRORS, SERVER, Problem, body_too_large, busy_uploads
+from finmaas_serving.gateway.errors import INVALID, OPENAI_ERRORS, SERVER, Problem
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.context import Gateway
@@ -30,7 +31,7 @@ _PATHS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(rf"/v1/batches/{_ID}"), ("GET",)),
     (re.compile(rf"/v1/batches/{_ID}/cancel"), ("POST",)),
 )
-_AWAY = Problem(
+AWAY = Problem(
     503,
     SERVER,
     "control_plane_away",
@@ -68,12 +69,15 @@ def target_of(path: str, query: bytes | None) -> str:
     return f"{path}?{query.decode('latin-1')}" if query else path
 
 
-def find_room(gateway: Gateway, length: int) -> Problem | None:
-    """Why an upload of this length is not taken: too long, or too much of all uploads together; None when it is."""
-    limits = gateway.limits
-    if length > limits.file_bytes:
-        return body_too_large(limits.file_bytes)
-    return busy_uploads() if gateway.uploading + length > limits.uploads_bytes else None
+def url_of(target: str) -> str:
+    """Where the control plane has a target."""
+    return "/api/v1/gateway/openai" + target.removeprefix("/v1")
+
+
+def headers_of(key: Key, content_type: bytes) -> dict[bytes, bytes]:
+    """All that is told of the client's request: whose key it is, and the type of its body."""
+    headers = {b"x-finmaas-key": key.key_id.encode()}
+    return headers | {b"content-type": content_type} if content_type else headers
 
 
 class Forward:
@@ -85,11 +89,9 @@ class Forward:
         """`target` is the path with its query, as the client wrote it."""
         self._gateway = gateway
         self._client = client
-        self._headers = {"x-finmaas-key": key.key_id}
-        if content_type:
-            self._headers["content-type"] = content_type.decode("latin-1")
+        self._headers = headers_of(key, content_type)
         self._method = method
-        self._url = "/api/v1/gateway/openai" + target.removeprefix("/v1")
+        self._url = url_of(target)
         self._body = body
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -99,7 +101,7 @@ class Forward:
     def start(self) -> None:
         """Sends it off."""
         if self._gateway.control_plane is None:
-            self._client.refuse(_AWAY)
+            self._client.refuse(AWAY)
             return
         self._task = self._gateway.loop.create_task(self._run(self._gateway.control_plane))
 
@@ -139,7 +141,7 @@ class Forward:
             if begun:
                 self._client.break_off(b"")
             else:
-                self._client.refuse(_AWAY)
+                self._client.refuse(AWAY)
 
     def _answer(self, status: int, body: bytes) -> None:
         if status == 200:
@@ -170,8 +172,8 @@ def read_problem(status: int, body: bytes) -> Problem:
     try:
         told = _decode(body)
     except (msgspec.DecodeError, RecursionError):
-        return _AWAY
+        return AWAY
     if told.code not in OPENAI_ERRORS or told.code == "internal":
-        return _AWAY if status >= 500 else Problem(status, INVALID, "invalid_request", told.detail)
+        return AWAY if status >= 500 else Problem(status, INVALID, "invalid_request", told.detail)
     status, kind, code = OPENAI_ERRORS[told.code]
     return Problem(status, kind, told.openai_code or code, told.detail, told.param)

@@ -24,7 +24,7 @@ from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.course import open_course
 from finmaas_serving.gateway.errors import Problem, problem_of
-from finmaas_serving.gateway.forward import FILES, Forward, find_room
+from finmaas_serving.gateway.forward import FILES, Forward
 from finmaas_serving.gateway.heads import KnownHead, learn_head
 from finmaas_serving.gateway.judged_answer import moderate
 from finmaas_serving.gateway.moderation import Waiting
@@ -33,6 +33,7 @@ from finmaas_serving.gateway.router import read_timeout, resolve
 from finmaas_serving.gateway.screen import screen_call
 from finmaas_serving.gateway.shadow import send_shadow
 from finmaas_serving.gateway.shapes import SHAPES
+from finmaas_serving.gateway.upload import Body, Upload
 from finmaas_serving.gateway.usual import UsualCall, start_usual
 from finmaas_serving.guard.policy import Guard
 
@@ -45,7 +46,7 @@ class ClientConnection(asyncio.Protocol):
     """One connection of a client."""
 
     __slots__ = (
-        "_answering", "_aside", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes",
+        "_answering", "_call", "_chunked", "_close_after", "_deadline", "_gateway", "_head_bytes",
         "_header_count", "_in_head", "_incoming", "_keeper", "_known", "_lingering", "_parser", "_peer", "_queue",
         "_raw_bytes", "_read_paused", "_transport", "_url", "_write_paused",
     )  # fmt: skip
@@ -59,8 +60,7 @@ class ClientConnection(asyncio.Protocol):
         self._answering: Request | None = None  # being answered
         self._keeper: Keeper | None = None
         self._known: KnownHead[Asked] | None = None
-        self._call: Waiting | UsualCall | Forward | None = None
-        self._aside = 0  # bytes set aside for an upload
+        self._call: Waiting | UsualCall | Forward | Upload | None = None
         self._in_head = False
         self._raw_bytes = 0  # of the head being read, as they came
         self._head_bytes = 0  # of the head being read, as parsed
@@ -87,7 +87,6 @@ class ClientConnection(asyncio.Protocol):
         if self._gateway.draining and not self._gateway.connections:
             self._gateway.drained.set()
         self._leave()
-        self._give_back()
         self._transport = None
 
     def eof_received(self) -> None:
@@ -214,18 +213,13 @@ class ClientConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         request = self._incoming
-        if request is None or request.problem is not None:
-            return
-        request.received += len(body)
-        request.parts.append(body)
-        if request.received > request.limit:
-            request.problem = errors.body_too_large(request.limit)
-            request.parts.clear()
+        if request is not None and request.problem is None:
+            request.take(body)
 
     def on_message_complete(self) -> None:
-        if self._incoming is not None:
-            self._incoming.complete = True
-        self._incoming = None
+        request, self._incoming = self._incoming, None
+        if request is not None:
+            request.end()
 
     # What the server asks.
 
@@ -298,13 +292,17 @@ class ClientConnection(asyncio.Protocol):
         self._no_more()
         self._close()
 
+    def invite(self) -> None:
+        if self._answering is not None:
+            self._invite(self._answering)
+
     # In order.
 
     def _advance(self) -> None:
         """Answers the next request whose turn has come, until one has to wait."""
         while self._answering is None and self._queue and not self._lingering:
             request = self._queue[0]
-            if request.problem is None and not request.complete:
+            if request.problem is None and not request.complete and request.upload is None:
                 self._invite(request)
                 break
             del self._queue[0]
@@ -371,29 +369,21 @@ class ClientConnection(asyncio.Protocol):
         problem = check_head(gateway, request, version, self._url, self._peer, size, self._header_count)
         if problem is not None:
             return problem
-        if request.target and request.path == FILES and request.length > gateway.limits.body_bytes:
-            return self._set_aside(request)
+        if request.target and request.path == FILES and request.method == "POST":
+            request.limit = gateway.limits.file_bytes
+            request.upload = Body(self._bound_reading)
         return errors.body_too_large(request.limit) if request.limit and request.length > request.limit else None
-
-    def _set_aside(self, request: Request) -> Problem | None:
-        """Room for an upload, which is held whole; one at a time on a connection."""
-        problem = errors.busy_uploads() if self._aside else find_room(self._gateway, request.length)
-        if problem is None:
-            request.limit = self._aside = request.length
-            self._gateway.uploading += request.length
-        return problem
-
-    def _give_back(self) -> None:
-        self._gateway.uploading -= self._aside
-        self._aside = 0
 
     def _start_forward(self, request: Request) -> None:
         assert request.key is not None
-        body = b"".join(request.parts)
-        request.parts.clear()
         self._deadline = NEVER
-        key, kind = request.key, request.content_type
-        self._call = Forward(self._gateway, self, key, request.method, request.target, kind, body)
+        gateway, key, target, kind = self._gateway, request.key, request.target, request.content_type
+        if request.upload is not None:
+            self._call = Upload(gateway, self, key, target, kind, request.length, request.upload)
+        else:
+            body = b"".join(request.parts)
+            request.parts.clear()
+            self._call = Forward(gateway, self, key, request.method, target, kind, body)
         if self._write_paused:
             self._call.pause()
         self._call.start()
@@ -419,7 +409,6 @@ class ClientConnection(asyncio.Protocol):
 
     def _answered(self) -> None:
         """One answer is out: on to the next request, or close."""
-        self._give_back()
         request = self._answering
         self._call = self._answering = None
         self._chunked = False
@@ -450,6 +439,7 @@ class ClientConnection(asyncio.Protocol):
         """Reads on for a moment: closing on unread bytes would reset the connection and lose the answer."""
         self._lingering = True
         self._incoming = None
+        self._bound_reading()
         self._deadline = self._gateway.loop.time() + self._gateway.limits.linger_s
         if self._transport is not None and self._transport.can_write_eof():
             self._gateway.outbox.flush()
@@ -458,7 +448,7 @@ class ClientConnection(asyncio.Protocol):
     def _broken(self, problem: Problem) -> None:
         """The bytes cannot be understood any further: answer what came before, then this, then close."""
         request = self._incoming or Request()
-        request.problem = problem
+        request.spoil(problem)
         request.id = request.id or self._gateway.new_request_id()
         request.complete = request.keep_alive = False
         if request not in self._queue and request is not self._answering:
@@ -486,7 +476,8 @@ class ClientConnection(asyncio.Protocol):
         """A client that sends ahead is read only so far."""
         if self._transport is None or self._transport.is_closing():
             return
-        full = len(self._queue) > self._gateway.limits.pipelined
+        upload = self._incoming.upload if self._incoming is not None else None
+        full = len(self._queue) > self._gateway.limits.pipelined or (upload is not None and upload.full)
         if full and not self._read_paused:
             self._read_paused = True
             self._transport.pause_reading()

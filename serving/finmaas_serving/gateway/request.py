@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from finmaas_serving.gateway.context import Gateway
-from finmaas_serving.gateway.errors import Problem
+from finmaas_serving.gateway.errors import Problem, body_too_large
 from finmaas_serving.gateway.snapshot import Key, Snapshot
+from finmaas_serving.gateway.upload import Body
 
 if TYPE_CHECKING:
     from finmaas_serving.gateway.usual import Way
@@ -23,7 +24,7 @@ class Request:
     __slots__ = (
         "authorization", "body", "complete", "content_type", "continued", "echo", "expects", "id", "keep_alive", "key",
         "length", "limit", "method", "old", "parts", "path", "problem", "project", "received", "session", "target",
-        "timeout", "traceparent",
+        "timeout", "traceparent", "upload",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,9 +47,33 @@ class Request:
         self.length = 0  # as announced
         self.received = 0
         self.parts: list[bytes] = []
+        self.upload: Body | None = None  # in the place of parts: a file that is handed on as it comes
         self.complete = False
         self.key: Key | None = None
         self.problem: Problem | None = None
+
+    def take(self, body: bytes) -> None:
+        """Some more of the body."""
+        self.received += len(body)
+        if self.received > self.limit:
+            self.spoil(body_too_large(self.limit))
+        elif self.upload is not None:
+            self.upload.feed(body)
+        else:
+            self.parts.append(body)
+
+    def end(self) -> None:
+        """All of the body has come."""
+        self.complete = True
+        if self.upload is not None:
+            self.upload.end()
+
+    def spoil(self, problem: Problem) -> None:
+        """The body will not be taken."""
+        self.problem = problem
+        self.parts.clear()
+        if self.upload is not None:
+            self.upload.fail(problem)
 
     def asked(self, snapshot: Snapshot, key: Key) -> Asked:
         """What the head said."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message, Receive
 
 from finmaas_core.clock import FakeClock
+from finmaas_platform.api.middleware import MAX_BODY_BYTES
 from finmaas_platform.deps import Deps
 from finmaas_platform.reconcile.batches import BatchReconciler
+from finmaas_registry.store import MemoryStore
 
 Headers = dict[str, str]
 API = "/api/v1"
@@ -41,6 +45,23 @@ def upload(client: TestClient, key: Headers, content: bytes | str, **form: str) 
     raw = content.encode() if isinstance(content, str) else content
     form = {"purpose": "batch", **form}
     return client.post(f"{OPENAI}/files", files={"file": ("in.jsonl", raw)}, data=form, headers=key)
+
+
+FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+
+async def ask(client: TestClient, headers: Headers, receive: Receive) -> int:
+    """The status of an upload whose body comes from `receive`."""
+    told: list[Message] = []
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": f"{OPENAI}/files", "headers": raw}
+    await client.app({**scope, "query_string": b""}, receive, send)
+    status: int = told[0]["status"]
+    return status
 
 
 def batch_of(client: TestClient, key: Headers, content: bytes | str, **body: Any) -> Any:
@@ -113,6 +134,37 @@ class TestFiles:
         made = upload(client, key, "x" * 1000, **timed).json()
         clock.advance(3601)
         assert client.get(f"{OPENAI}/files/{made['id']}", headers=key).status_code == 404
+
+    def test_a_file_larger_than_what_is_held_whole_is_taken(self, client: TestClient, key: Headers) -> None:
+        size = MAX_BODY_BYTES + 1
+        made = upload(client, key, b"x" * size).json()
+        assert made["bytes"] == size
+
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_a_form_that_breaks_off_or_has_no_end_is_refused_and_leaves_nothing(
+        self, client: TestClient, key: Headers, deps: Deps, store: MemoryStore, ends: bool
+    ) -> None:
+        object.__setattr__(deps.settings, "max_file_bytes", 1000)
+        read = 0
+
+        async def receive() -> Message:
+            nonlocal read
+            read += 1
+            if ends and read == 3:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": FORM if read == 1 else b"x" * 1000, "more_body": True}
+
+        headers = {**key, "content-type": "multipart/form-data; boundary=x"}
+        assert asyncio.run(ask(client, headers, receive)) == 422
+        assert read < 100
+        assert (client.get(f"{OPENAI}/files", headers=key).json()["data"], list(store.list())) == ([], [])
+
+    def test_a_key_that_has_ended_is_refused_before_a_byte_is_read(self, client: TestClient, gateway: Headers) -> None:
+        async def receive() -> Message:
+            raise AssertionError("it was read")
+
+        headers = {**gateway, "X-Finmaas-Key": "key_none", "content-type": "multipart/form-data; boundary=x"}
+        assert asyncio.run(ask(client, headers, receive)) == 401
 
     def test_no_other_project_sees_them(
         self, client: TestClient, key: Headers, make_key: Callable[..., Headers], make_tenant: Callable[[str], str]

@@ -1,4 +1,4 @@
-"""Files and batches on their way through a gateway: what is forwarded, what is not, and how much is held."""
+"""Files and batches on their way through a gateway: what is forwarded, and what is not. Not uploads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from gateway_parts import KEY, answer_usual, key_hash, post, run, running_gateway, snapshot_document, until
 
 from finmaas_serving.gateway.batch_pass import find_batch_key, make_batch_pass
-from finmaas_serving.gateway.context import Limits
 from finmaas_serving.gateway.forward import methods_of
 from finmaas_serving.gateway.snapshot import Key
 
@@ -34,17 +33,15 @@ class TestForward:
         async def test() -> None:
             async with running_gateway(tmp_path, answer_usual) as (rig, _):
                 rig.gateway.control_plane = control_plane(answer)
-                headers = (
-                    "content-type: multipart/form-data; boundary=x\r\nx-finmaas-key: key_of_another\r\ncookie: a\r\n"
-                )
-                told = await rig.send(post(b"--x", path="/v1/files", headers=headers))
+                headers = "content-type: application/json; a=b\r\nx-finmaas-key: key_of_another\r\ncookie: a\r\n"
+                told = await rig.send(post(b"{}", path="/v1/batches", headers=headers))
                 assert told.json == {"id": "file_1"}
                 await rig.get("/v1/files?limit=2&after=file_1")
                 first, second = seen
-                assert (first.url.path, first.content) == ("/api/v1/gateway/openai/files", b"--x")
+                assert (first.url.path, first.content) == ("/api/v1/gateway/openai/batches", b"{}")
                 assert first.headers["x-finmaas-key"] == "key_good"
                 assert first.headers["authorization"] == "Bearer fmg_token"
-                assert first.headers["content-type"] == "multipart/form-data; boundary=x"
+                assert first.headers["content-type"] == "application/json; a=b"
                 assert "cookie" not in first.headers
                 assert (second.method, second.url.query) == ("GET", b"limit=2&after=file_1")
 
@@ -151,33 +148,6 @@ class TestForward:
                 assert (await rig.get("/v1/files")).status == 200
                 assert (await rig.get("/v1/batches")).status == 403
                 assert (await rig.get("/v1/files", key=None)).status == 401
-
-        run(test())
-
-
-class TestUploads:
-    LIMITS = Limits(body_bytes=1000, file_bytes=5000, uploads_bytes=7000)
-
-    def test_only_so_much_and_given_back(self, tmp_path: Path) -> None:
-        async def answer(_: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, json={})
-
-        async def test() -> None:
-            async with running_gateway(tmp_path, answer_usual, limits=self.LIMITS) as (rig, _):
-                rig.gateway.control_plane = control_plane(answer)
-                assert (await rig.send(post(b"x" * 5000, path="/v1/files"))).status == 200
-                assert (await rig.send(post(b"x" * 5001, path="/v1/files"))).status == 413
-                assert (await rig.send(post(b"x" * 1001, path="/v1/batches"))).status == 413
-                _, writer = await rig.connect()
-                writer.write(post(b"x" * 5000, path="/v1/files")[:-10])
-                await until(lambda: rig.gateway.uploading == 5000)
-                assert (await rig.send(post(b"x" * 5000, path="/v1/files"))).error["code"] == "busy_uploads"
-                assert (await rig.send(post(b"x" * 900, path="/v1/files"))).status == 200
-                writer.close()
-                await until(lambda: rig.gateway.uploading == 0)
-                for _ in range(3):
-                    assert (await rig.send(post(b"x" * 5000, path="/v1/files"))).status == 200
-                assert rig.gateway.uploading == 0
 
         run(test())
 
