@@ -1,7 +1,8 @@
 """ID and access tokens of the bank's identity provider (OpenID Connect): verifying them, nothing else.
 
-The provider's keys are fetched once and kept; an unknown key id or ten minutes fetch them anew. While it is away, keys
-that are kept go on working. Who the subject is here is not decided in this module.
+The provider's keys are fetched once and kept; an unknown key id or ten minutes fetch them anew, at most once in ten
+seconds whatever came of it. While it is away, keys that are kept go on working, for as long as this process lives;
+while it hangs, one thread waits for it and no other. Who the subject is here is not decided in this module.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class OidcVerifier:
         self._keys: dict[str, Any] = {}
         self._document: dict[str, Any] = {}
         self._fetched_at = float("-inf")
-        self._failed_at, self._failure = float("-inf"), ""
+        self._tried_at, self._failure = float("-inf"), ""
 
     def verify(self, token: str, now: datetime) -> Identity:
         """Whom a token names. NotAuthenticated says what is wrong with it; Unavailable without the provider's keys."""
@@ -79,41 +80,47 @@ class OidcVerifier:
 
     def publish(self, missing: str = "") -> dict[str, Any]:
         """The provider's keys as it wrote them, fetched anew for a key that is `missing` among them. Unavailable."""
-        with self._lock:
-            self._refresh(missing)
-            return self._document
+        if not self._refresh(missing) and not self._document:
+            raise self._being_asked()
+        return self._document
 
     def _find_key(self, kid: str) -> Any:
-        """A key that is held serves at once; while one thread asks for the keys anew, the others go on with it."""
-        held = self._keys.get(kid)
-        if not self._lock.acquire(blocking=held is None):
-            return held
+        is_known = self._refresh(kid)
+        key = self._keys.get(kid)
+        if key is None and not is_known:
+            raise self._being_asked()
+        return key
+
+    def _being_asked(self) -> Unavailable:
+        return Unavailable(f"the keys of {self.issuer} are being asked for; try again", retry_after_s=1)
+
+    def _refresh(self, kid: str) -> bool:
+        """Fetches the keys if it is time to; False while another thread does so, and what it will hear is not known.
+
+        Nobody waits for that one: anybody can send a token, and each would wait for the provider. Unavailable.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
         try:
-            self._refresh(kid)
-            return self._keys.get(kid)
+            now = time.monotonic()
+            is_wanted = now - self._fetched_at > KEYS_LIVE_S or (kid and kid not in self._keys)
+            if is_wanted and now - self._tried_at > FETCH_AGAIN_S:
+                self._fetch()
         finally:
             self._lock.release()
-
-    def _refresh(self, kid: str) -> None:
-        age = time.monotonic() - self._fetched_at
-        if age > KEYS_LIVE_S or (kid and kid not in self._keys and age > FETCH_AGAIN_S):
-            self._fetch()
+        if not self._keys:
+            raise Unavailable(self._failure)
+        return True
 
     def _fetch(self) -> None:
         """Replaces the keys; when the provider is away, those that are there stay."""
         import jwt
 
-        if not self._keys and time.monotonic() - self._failed_at < FETCH_AGAIN_S:
-            raise Unavailable(self._failure)  # anybody can send a token, and each would wait for the provider
         try:
             document = fetch_document(str(discover(self.issuer).get("jwks_uri")))
-            keys = read_keys(document)
+            self._keys, self._document = read_keys(document), document
+            self._fetched_at = time.monotonic()
         except (Unavailable, jwt.PyJWTError) as error:
-            if self._keys:
-                self._fetched_at = time.monotonic() - KEYS_LIVE_S + FETCH_AGAIN_S
-                return
             self._failure = f"the keys of {self.issuer} cannot be had, so nobody can log in: {error}"
-            self._failed_at = time.monotonic()
-            raise Unavailable(self._failure) from error
-        self._keys, self._document = keys, document
-        self._fetched_at = time.monotonic()
+        finally:
+            self._tried_at = time.monotonic()  # it may have hung: those who wait meanwhile are not to wait again

@@ -1,4 +1,4 @@
-"""A small OpenID Connect provider over HTTP, with real RSA keys: discovery, JWKS, tokens, device codes, PKCE."""
+"""A small OpenID Connect provider over HTTP, with real RSA and EC keys: discovery, JWKS, tokens, device codes, PKCE."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 CLIENT = "finmaas"
 
 
 class OidcProvider:
-    """`with OidcProvider() as provider:`; `provider.subject` is who logs in, `provider.away` makes it answer 503."""
+    """`with OidcProvider() as provider:`; `provider.subject` is who logs in, `provider.away` makes it answer 503,
+    `provider.hang()` makes it take questions and answer none until `provider.release()`."""
 
     def __init__(self) -> None:
         self.subject = "sub-1"
@@ -27,7 +28,12 @@ class OidcProvider:
         self.pending = 1  # how often a device code is not typed yet
         self.refused = ""
         self.lifetime_s = 300
-        self.keys = {"k1": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
+        self.keys: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
+            "k1": rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        }
+        self.hanging = threading.Event()  # somebody waits
+        self._free = threading.Event()
+        self._free.set()
         self.asked: list[str] = []
         self._codes: dict[str, dict[str, str]] = {}
 
@@ -37,6 +43,7 @@ class OidcProvider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked.append(urlsplit(self.path).path)
+                provider.wait_while_hanging()
                 self._answer(*provider.get(self.path))
 
             def do_POST(self) -> None:
@@ -66,8 +73,21 @@ class OidcProvider:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.release()
         self._server.shutdown()
         self._server.server_close()
+
+    def hang(self) -> None:
+        self.hanging.clear()
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def wait_while_hanging(self) -> None:
+        if not self._free.is_set():
+            self.hanging.set()
+            self._free.wait()
 
     def token(self, kid: str = "k1", key: Any = None, algorithm: str = "RS256", **claims: Any) -> str:
         """An ID token; claims that are None are left out."""
@@ -124,8 +144,12 @@ class OidcProvider:
         return {"id_token": self.token(**claims), "access_token": "opaque", "refresh_token": "refresh"}
 
     def _jwk(self, kid: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.keys[kid].public_key()))
-        return document | {"kid": kid, "use": "sig", "alg": "RS256"}
+        public = self.keys[kid].public_key()
+        if isinstance(public, rsa.RSAPublicKey):
+            document, algorithm = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(public)), "RS256"
+        else:
+            document, algorithm = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(public)), "ES256"
+        return {**document, "kid": kid, "use": "sig", "alg": algorithm}
 
 
 def _state(query: dict[str, str]) -> dict[str, str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from allowance_world import World, body_of, free_base
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from oidc_provider import CLIENT, OidcProvider
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -42,6 +47,10 @@ class Site:
             assert time.monotonic() < began + timeout_s, (answer.status_code, answer.text)
             await asyncio.sleep(0.05)
         return time.monotonic() - began
+
+    async def log_in_to_control_plane(self, token: str) -> int:
+        url = f"http://127.0.0.1:{self.world.base + 1}/api/v1/allowances"
+        return (await self._client.get(url, headers={"authorization": f"Bearer {token}"})).status_code
 
     async def change(self, principal: str, **changes: Any) -> None:
         headers = {"authorization": f"Bearer {self.world.token}"}
@@ -106,6 +115,14 @@ def test_a_person_from_login_to_usage_and_out_again(tmp_path: Path) -> None:
             ):
                 refused = await site.ask(provider.token(sub="sub-ann", **claims))
                 assert (refused.status_code, words in refused.text) == (401, True), (claims, refused.text)
+            for name, forged in _forge(provider).items():
+                refused = await site.ask(forged)
+                assert (refused.status_code, "finmaas login" in refused.text) == (401, True), (name, refused.text)
+            assert (await site.ask(provider.token("e1", algorithm="ES256", sub="sub-ann"))).status_code == 200
+
+            # Usage is exported by person, as by key.
+            lines = await site.world.api("GET", f"/usage/export?by=key&since={_days_ago(1)}&until={_days_ago(-1)}")
+            assert ann in json.dumps(lines)
 
             # What one person may use bounds that person, and nobody's key.
             wanted = {"scope": "person", "subject": ann, "unit": "requests", "window": "day", "limit": "3"}
@@ -123,6 +140,7 @@ def test_a_person_from_login_to_usage_and_out_again(tmp_path: Path) -> None:
             await site.until_it_is(200, token)
 
     with OidcProvider() as provider:
+        provider.keys["e1"] = ec.generate_private_key(ec.SECP256R1())
         run(test(provider))
 
 
@@ -162,6 +180,23 @@ def test_new_signing_keys_and_a_provider_that_is_away(tmp_path: Path) -> None:
             status, _ = await site.world.chat(1, 3, max_tokens=5)
             assert status == 200  # keys of the platform do not care
 
+            # The provider takes questions and answers none: nobody who can be told without it waits for it.
+            provider.away = False
+            provider.hang()
+            nobodys = _with_kid(provider, "none-hang")
+            while not provider.hanging.is_set():
+                assert (await site.ask(nobodys)).status_code in (401, 503)
+                await asyncio.sleep(0.05)
+            known = provider.token(sub="sub-ann", jti="while it hangs")
+            assert await site.log_in_to_control_plane(known) == 200
+            refused = await asyncio.gather(*(site.log_in_to_control_plane(nobodys) for _ in range(50)))
+            assert set(refused) <= {401, 503}  # more than the control plane has threads
+            assert (await site.ask(known)).status_code == 200
+            assert (await site.world.chat(1, 3, max_tokens=5))[0] == 200
+            await site.until_it_is(401, nobodys)  # no 503 for ever: none such was there when it was asked for last
+            assert "finmaas login" in (await site.ask(nobodys)).text
+            provider.release()
+
     with OidcProvider() as provider:
         run(test(provider))
 
@@ -170,3 +205,35 @@ def _with_kid(provider: OidcProvider, kid: str) -> str:
     """A token that names a key the provider does not publish."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048) if kid == "k3" else provider.keys["k1"]
     return provider.token(kid, key=key, sub="sub-ann")
+
+
+def _forge(provider: OidcProvider) -> dict[str, str]:
+    """Tokens that the provider never signed, by what is wrong with them."""
+    head, body, signature = provider.token(sub="sub-ann").split(".")
+    public = provider.keys["k1"].public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    hs256 = f"{_part({'alg': 'HS256', 'kid': 'k1', 'typ': 'JWT'})}.{body}"
+    changed = json.loads(base64.urlsafe_b64decode(body + "==")) | {"sub": "sub-otto"}
+    return {
+        "no signature": f"{_part({'alg': 'none', 'kid': 'k1'})}.{body}.",
+        "the public key as a secret": f"{hs256}.{_encode(hmac.digest(pem, hs256.encode(), 'sha256'))}",
+        "another claim": f"{head}.{_part(changed)}.{signature}",
+        "another signature": f"{head}.{body}.{'A' * 10}{signature[10:]}",
+        "a key of another kind": f"{_part({'alg': 'ES256', 'kid': 'k1'})}.{body}.{signature}",
+        "another of the provider's keys": f"{_part({'alg': 'RS256', 'kid': 'e1'})}.{body}.{signature}",
+        "a kid that is no word": f"{_part({'alg': 'RS256', 'kid': ['k1']})}.{body}.{signature}",
+        "no claims": f"{head}.{_encode(b'[]')}.{signature}",
+        "no head": f"eyJhbGci.{body}.{signature}",
+    }
+
+
+def _part(document: dict[str, Any]) -> str:
+    return _encode(json.dumps(document).encode())
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _days_ago(days: int) -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).date().isoformat()

@@ -115,6 +115,39 @@ class TestVerifier:
         monkeypatch.setattr("finmaas_platform.oidc.KEYS_LIVE_S", 0.0)
         verifier.verify(provider.token(), now())
 
+    def test_keys_that_nobody_has_do_not_press_a_provider_that_is_away(
+        self, provider: OidcProvider, verifier: OidcVerifier
+    ) -> None:
+        verifier.verify(provider.token(), now())
+        provider.away = True
+        verifier._fetched_at = verifier._tried_at = float("-inf")  # the keys are due
+        asked = len(provider.asked)
+        for number in range(20):
+            with pytest.raises(NotAuthenticated, match="no key"):
+                verifier.verify(provider.token(f"none-{number}", key=provider.keys["k1"]), now())
+            verifier.publish(f"none-{number}")
+        assert len(provider.asked) - asked == 1
+        verifier.verify(provider.token(), now())
+
+    def test_while_the_provider_hangs_nobody_else_waits(self, provider: OidcProvider, verifier: OidcVerifier) -> None:
+        verifier.verify(provider.token(), now())
+        held = verifier.publish()
+        verifier._fetched_at = verifier._tried_at = float("-inf")
+        provider.hang()
+        first = threading.Thread(target=verifier.publish, args=("none",))
+        first.start()
+        try:
+            assert provider.hanging.wait(10)
+            verifier.verify(provider.token(), now())
+            assert verifier.publish("none") == held
+            with pytest.raises(Unavailable, match="being asked") as caught:
+                verifier.verify(provider.token("none", key=provider.keys["k1"]), now())
+            assert caught.value.details["retry_after_s"] == 1
+            assert first.is_alive()  # all of that while the first one waits
+        finally:
+            provider.release()
+            first.join()
+
     def test_a_provider_that_is_away_or_somebody_else_is_said(
         self, provider: OidcProvider, verifier: OidcVerifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:

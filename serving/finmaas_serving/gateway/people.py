@@ -33,8 +33,9 @@ MAX_CHECKED = 4096
 FRESH_S = 30.0
 LOOK_S = 1.0
 SURE_S = 12.0
-"""How long a key that is not there is asked for before it counts as none: the control plane asks the provider at most
-once in ten seconds, so what it has said before that may be what it knew before the key was made."""
+"""A key is none when the control plane, asked so long after it was first named, does not have it. It asks the provider
+at most once in ten seconds, so what it says before that may be what it knew before the key was made."""
+MAX_MISSED = 1024
 ABSENT = 404
 
 
@@ -59,9 +60,8 @@ class People:
         self.missing = ""  # a key that a token named and that is not held
         self._file = file
         self._keys: dict[str, Any] = {}
-        self._asked = ""  # the one that the provider was asked for last
-        self._missed = ""  # the one that was missed last, and since when
-        self._missed_at = 0.0
+        self._missed: dict[str, float] = {}  # keys that tokens named and that are not held, and since when
+        self._asked_at = float("-inf")  # when the question was sent that was last answered: there is no such key
         self._looked_at = -LOOK_S
         self._wanted = asyncio.Event()
         self._checked: dict[bytes, Key] = {}
@@ -72,11 +72,13 @@ class People:
         if self._file is not None and (held := self._file.load()) is not None:
             self._read(held[0])
 
-    def take(self, raw: bytes, asked: str = "") -> None:
-        """Takes what the control plane says of the provider, and of the key `asked` for. Raises Corrupt."""
+    def take(self, raw: bytes, asked: str = "", asked_at: float | None = None) -> None:
+        """Takes what the control plane says of the provider, and of the key it was `asked` for. Raises Corrupt."""
         self._read(raw)
-        self._asked = asked
-        self.missing = ""
+        if asked and asked not in self._keys:
+            self._asked_at = time.monotonic() if asked_at is None else asked_at
+        if self.missing == asked:  # another may have been named meanwhile
+            self.missing = ""
         if self._file is not None:
             self._file.save_if_changed(raw)
 
@@ -117,17 +119,22 @@ class People:
     def _signing_key(self, kid: str) -> Any:
         key = self._keys.get(kid)
         if key is None and self._may_be_new(kid[:200]):
-            self.missing = kid[:200]
-            self._wanted.set()
             raise Unavailable("the provider's new signing key is being asked for; try again", retry_after_s=1)
         return key
 
     def _may_be_new(self, kid: str) -> bool:
-        """Whether a key that is not held may be there all the same."""
+        """Asks for a key that is not held; whether it may be there all the same.
+
+        One that is known to be none is asked for too, now and then: the provider may have been away.
+        """
         now = time.monotonic()
-        if kid != self._missed:
-            self._missed, self._missed_at = kid, now
-        return kid != self._asked or now < self._missed_at + SURE_S
+        if kid not in self._missed and len(self._missed) >= MAX_MISSED:
+            del self._missed[next(iter(self._missed))]
+        may_be_new = self._asked_at < self._missed.setdefault(kid, now) + SURE_S
+        if may_be_new or now >= self._asked_at + SURE_S:
+            self.missing = kid
+            self._wanted.set()
+        return may_be_new
 
     def _read(self, raw: bytes) -> None:
         import jwt
@@ -140,6 +147,8 @@ class People:
         if provider != self.provider:
             self.provider, self._keys = provider, keys
             self._checked.clear()
+            for kid in keys:
+                self._missed.pop(kid, None)
 
 
 def _as_key(snapshot: Snapshot, identity: Identity, project: bytes, now: float) -> Key:
@@ -189,11 +198,11 @@ async def fetch_provider(gateway: Gateway, api: httpx.AsyncClient) -> None:
     if not gateway.snapshots.current.people:
         await asyncio.sleep(LOOK_S)
         return
-    asked = people.missing
+    asked, asked_at = people.missing, time.monotonic()
     answer = await api.get("/api/v1/gateway/identity-provider", params={"missing": asked} if asked else {})
     if answer.status_code == ABSENT:  # none is configured (any more)
         people.take(b"{}")
     else:
         answer.raise_for_status()
-        people.take(answer.content, asked)
+        people.take(answer.content, asked, asked_at)
     await people.wait()

@@ -217,6 +217,8 @@ class TestChecked:
                 token = provider.token()
                 assert (await call(rig, token)).status == 200
                 provider.keys = {"k2": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
+                rig.gateway.people.take(told(provider))
+                assert (await call(rig, token)).status == 503  # it may be a new one
                 rig.gateway.people.take(told(provider), asked="k1")
                 assert (await call(rig, token)).status == 401
 
@@ -258,10 +260,9 @@ class TestFeed:
                 assert (await call(rig, forged)).status == 503
                 await until(lambda: len(asked) == 3 and not rig.gateway.people.missing)
                 assert (await call(rig, forged)).status == 401
-                assert asked == [None, "k2", "k9"]
+                assert asked[:3] == [None, "k2", "k9"]
                 provider.away = True  # this control plane has no provider any more
                 rig.gateway.people._wanted.set()
-                await until(lambda: len(asked) == 4)
                 await until(lambda: not rig.gateway.people.provider.issuer)
                 assert (await call(rig, provider.token())).status == 401
                 task.cancel()
@@ -281,6 +282,52 @@ class TestFeed:
                     rig.gateway.people.take(old, asked="k2")
                 rig.gateway.people.take(told(provider), asked="k2")
                 assert (await call(rig, provider.token("k2"))).status == 200
+
+        run(test())
+
+    def test_a_key_that_was_asked_for_too_early_is_asked_for_when_it_comes_again(
+        self, provider: OidcProvider, tmp_path: Path
+    ) -> None:
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, document=document(provider)) as (rig, _):
+                people = rig.gateway.people
+                people.take(old := told(provider))
+                provider.keys["k2"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+                token = provider.token("k2")
+                assert (await call(rig, token)).status == 503
+                people.take(old, asked="k2")
+                people._missed["k2"] -= 60  # nobody has used it for a minute
+                people._asked_at -= 60
+                assert ((await call(rig, token)).status, people.missing) == (503, "k2")
+                people.take(old, asked="k2")  # the provider was away, so it counts as none …
+                assert (await call(rig, token)).status == 401
+                people._missed["k2"] -= 60
+                people._asked_at -= 20
+                assert ((await call(rig, token)).status, people.missing) == (401, "k2")  # … and is asked for again
+                people.take(told(provider), asked="k2")
+                assert ((await call(rig, token)).status, people._missed) == (200, {})
+
+        run(test())
+
+    def test_keys_that_are_none_are_known_as_such_however_many_are_named(
+        self, provider: OidcProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def test() -> None:
+            async with running_gateway(tmp_path, answer_usual, document=document(provider)) as (rig, _):
+                people = rig.gateway.people
+                people.take(told(provider))
+                old = [provider.token(f"gone-{number}", key=provider.keys["k1"]) for number in range(3)]
+                assert [(await call(rig, token)).status for token in old] == [503] * 3
+                people.take(told(provider), asked=people.missing)
+                monkeypatch.setattr("finmaas_serving.gateway.people.SURE_S", 0.0)
+                for _ in range(2):  # by turns, so that none of them is the one that was missed last
+                    answers = [await call(rig, token) for token in old]
+                    assert [one.status for one in answers] == [401] * 3
+                    assert all("finmaas login" in one.error["message"] for one in answers)
+                monkeypatch.setattr("finmaas_serving.gateway.people.MAX_MISSED", 4)
+                for number in range(9):
+                    await call(rig, provider.token(f"flood-{number}", key=provider.keys["k1"]))
+                    assert len(people._missed) <= 4
 
         run(test())
 
