@@ -13,7 +13,7 @@ from finmaas_platform.cli.terminal import Column, print_json, say, show_items, s
 if TYPE_CHECKING:
     from finmaas_platform.sdk.objects import Allowance
 
-app = typer.Typer(no_args_is_help=True, help="Budgets and limits of tenants, projects, keys and models.")
+app = typer.Typer(no_args_is_help=True, help="Budgets and limits of tenants, projects, keys, people and models.")
 prices_app = typer.Typer(no_args_is_help=True, help="The price book: what tokens cost, from which day on.")
 IdArgument = Annotated[str, typer.Argument(help="Id of the allowance.", metavar="ALLOWANCE")]
 PriceOption = Annotated[str | None, typer.Option(help="Money for a million tokens.", show_default=False)]
