@@ -186,6 +186,16 @@ class TestGateways:
         assert "100% tokens/day" in finmaas("gateway", "top", "--once", "--every", "0.5").out
 
 
+class TestAllowances:
+    def test_of_one_person(self, finmaas: Run) -> None:
+        ann = finmaas("principal", "create", "ann", "--role", "app-developer", "--tenant", "default", "--json").json[
+            "id"
+        ]
+        made = finmaas("allowance", "set", "person", ann, "requests", "day", "5", "--json").json
+        assert (made["scope"], made["subject"], made["subject_id"], made["limit"]) == ("person", "person ann", ann, 5)
+        assert re.search(r"person ann +requests +day +5 +0 +0 +5", finmaas("allowance", "list").out)
+
+
 class TestBatches:
     def test_listed_shown_and_cancelled(self, finmaas: Run) -> None:
         assert finmaas("batch", "list", "--json").json == []
