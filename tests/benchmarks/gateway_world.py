@@ -276,6 +276,7 @@ def _expect_hang_ups(*args: Any) -> None:
 
 class _NeighbourHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as servers in production have it
     replica_port: int
     snapshot: dict[str, Any]
 

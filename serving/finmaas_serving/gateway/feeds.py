@@ -6,7 +6,6 @@ Each goes on for ever, waits longer after each failure, and leaves what it last 
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -30,10 +29,13 @@ SWEEP_EVERY_S = 1.0
 SYNC_EVERY_S = 0.05
 DELIVER_EVERY_S = 0.5
 REPORT_EVERY_S = 2.0
-BATCH = 250  # a larger one holds up requests for longer
+BATCH = 500
+PIECE = 25  # of a batch that are read at a time: more would hold up requests
 ARCHIVE_BATCH_BYTES = 4 * 1024 * 1024
 REFUSED = frozenset((400, 409, 413, 422))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
+Post = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+"""Sends JSON to a path of the control plane; status and body of the answer. OSError when none came."""
 log = get_logger()
 
 
@@ -101,43 +103,54 @@ def load_replicas(gateway: Gateway) -> None:
         gateway.replicas.replace(msgspec.json.decode(raw, type=dict[str, list[tuple[str, int]]]))
 
 
-async def deliver_usage(spool: Spool, gateway_id: str, api: httpx.AsyncClient, limit: int = BATCH) -> bool:
-    """Delivers one batch; False when there was nothing to deliver.
+async def deliver_usage(spool: Spool, gateway_id: str, post: Post, limit: int = BATCH) -> bool:
+    """Delivers one batch by `post`; False when there was nothing to deliver. Unavailable when it was not taken.
 
     A batch that the control plane refuses is halved until the record at fault is found; that one is set aside.
     """
-    batch = spool.read(spool.acknowledged, limit)
+    batch = await _gather(spool, limit)
     if not batch:
         return False
     records = b",".join(payload for _, payload in batch)
     name = msgspec.json.encode(f"{gateway_id}.{spool.spool_id}")
     body = b'{"gateway_id":%b,"records":[%b]}' % (name, records)
-    answer = await api.post("/api/v1/gateway/usage", content=body, headers={"content-type": "application/json"})
-    if answer.status_code in REFUSED:
+    status, answer = await post("/api/v1/gateway/usage", body)
+    if status in REFUSED:
         if len(batch) > 1:
-            return await deliver_usage(spool, gateway_id, api, len(batch) // 2)
-        spool.set_aside(*batch[0], answer.text[:500])
+            return await deliver_usage(spool, gateway_id, post, len(batch) // 2)
+        spool.set_aside(*batch[0], answer.decode(errors="replace")[:500])
         return True
-    answer.raise_for_status()
-    through = msgspec.json.decode(answer.content, type=_Accepted).accepted_through
+    if status >= httpx.codes.BAD_REQUEST:
+        raise Unavailable(f"the control plane answered {status} to usage records")
+    through = msgspec.json.decode(answer, type=_Accepted).accepted_through
     if through <= spool.acknowledged:
         raise Unavailable("the control plane took none of the usage records")
     spool.acknowledge(through)
-    del batch, records, body, answer
-    gc.collect(0)  # the HTTP client leaves cycles that hold what was sent, and requests leave nothing to collect
     return True
 
 
-async def deliver_archive(gateway: Gateway, api: httpx.AsyncClient) -> None:
-    """Delivers what was kept for auditors; repeats are dropped by their name."""
+async def _gather(spool: Spool, limit: int) -> list[tuple[int, bytes]]:
+    """The next records, a few at a time, so that no request waits for all of them to be read."""
+    batch: list[tuple[int, bytes]] = []
+    after = spool.acknowledged
+    while len(batch) < limit and (piece := spool.read(after, min(PIECE, limit - len(batch)))):
+        batch += piece
+        after = piece[-1][0]
+        await asyncio.sleep(0)
+    return batch
+
+
+async def deliver_archive(gateway: Gateway, post: Post) -> None:
+    """Delivers what was kept for auditors; repeats are dropped by their name. Unavailable when it was not taken."""
     archive = gateway.archive
     found, end = archive.read(ARCHIVE_BATCH_BYTES) if archive is not None and archive.waiting_bytes else ([], 0)
     if archive is None or not found:
         await asyncio.sleep(DELIVER_EVERY_S)
         return
     body = b'{"records":[%b]}' % b",".join(found)
-    answer = await api.post("/api/v1/gateway/archive", content=body, headers={"content-type": "application/json"})
-    answer.raise_for_status()
+    status, _ = await post("/api/v1/gateway/archive", body)
+    if status >= httpx.codes.BAD_REQUEST:
+        raise Unavailable(f"the control plane answered {status} to what is kept for auditors")
     archive.acknowledge(end)
 
 
@@ -188,12 +201,12 @@ def _ray_headers(token_file: Path) -> dict[str, str]:
 
 
 def start_feeds(
-    gateway: Gateway, gateway_id: str, api: httpx.AsyncClient, dashboard: httpx.AsyncClient, ray_token: Path
+    gateway: Gateway, gateway_id: str, api: httpx.AsyncClient, post: Post, dashboard: httpx.AsyncClient, ray_token: Path
 ) -> list[asyncio.Task[None]]:
-    """Starts all loops as tasks."""
+    """Starts all loops as tasks. `api` and `post` both reach the control plane."""
 
     async def deliver() -> None:
-        if not await deliver_usage(gateway.spool, gateway_id, api):
+        if not await deliver_usage(gateway.spool, gateway_id, post):
             await asyncio.sleep(DELIVER_EVERY_S)
 
     steps: dict[str, Callable[[], Awaitable[None]]] = {
@@ -201,7 +214,7 @@ def start_feeds(
         "ray": partial(fetch_replicas, gateway, dashboard, ray_token),
         "usage": deliver,
         "archive_sync": partial(sync_archive, gateway),
-        "archive": partial(deliver_archive, gateway, api),
+        "archive": partial(deliver_archive, gateway, post),
         "report": partial(send_report, gateway, gateway_id, api),
         "identity": partial(fetch_provider, gateway, api),
         "spool": partial(sync_spool, gateway.spool, gateway.loop),

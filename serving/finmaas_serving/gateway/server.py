@@ -9,7 +9,6 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-import httpx
 import msgspec
 
 from finmaas_core.errors import Corrupt, EnvironmentFault
@@ -18,7 +17,8 @@ from finmaas_core.settings import Settings
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.archive import Archive
 from finmaas_serving.gateway.context import Gateway, Limits
-from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_client, start_feeds
+from finmaas_serving.gateway.control_line import ControlLine
+from finmaas_serving.gateway.feeds import Post, deliver_usage, load_replicas, make_client, start_feeds
 from finmaas_serving.gateway.people import People
 from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder
@@ -55,7 +55,8 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
     api = make_client(settings.api_url, read_secret(settings.paths.gateway_token))
     dashboard = make_client(settings.dashboard_url)
     gateway.control_plane = api
-    feeds = start_feeds(gateway, settings.gateway_id, api, dashboard, settings.paths.ray_token)
+    line = ControlLine(api)
+    feeds = start_feeds(gateway, settings.gateway_id, api, line.post, dashboard, settings.paths.ray_token)
     if tls is not None:
         feeds.append(asyncio.create_task(tls.keep_fresh(), name="tls"))
     log.info("gateway.started", url=settings.gateway_url, snapshot=gateway.snapshots.current.number)
@@ -66,7 +67,8 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None, limits: L
         for task in feeds:
             task.cancel()
         await asyncio.gather(*feeds, return_exceptions=True)
-        await last_delivery(gateway, settings.gateway_id, api)
+        await last_delivery(gateway, settings.gateway_id, line.post)
+        line.close()
         await api.aclose()
         await dashboard.aclose()
         gateway.replicas.close()
@@ -159,14 +161,14 @@ async def drain(gateway: Gateway, listener: asyncio.Server) -> None:
     await asyncio.sleep(0)
 
 
-async def last_delivery(gateway: Gateway, gateway_id: str, api: httpx.AsyncClient) -> None:
+async def last_delivery(gateway: Gateway, gateway_id: str, post: Post) -> None:
     """Delivers what is left, if the control plane answers; else the next start does."""
     group = gateway.spool.start_sync()
     group.run()
     gateway.spool.finish_sync(group)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2):
-            while await deliver_usage(gateway.spool, gateway_id, api):
+            while await deliver_usage(gateway.spool, gateway_id, post):
                 pass
 
 

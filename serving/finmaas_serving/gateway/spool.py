@@ -37,6 +37,7 @@ from finmaas_serving.gateway.schemas import UsageRecord
 
 SEGMENT_BYTES: Final = 1024 * 1024
 MAX_FRAME_BYTES: Final = 2048
+_USUAL_FRAME_BYTES: Final = 640
 _HEAD: Final = struct.Struct("<IIQ")
 _HEAD_BYTES, _pack_head = _HEAD.size, _HEAD.pack
 _encode: Final = msgspec.json.Encoder().encode
@@ -111,6 +112,7 @@ class GroupSync:
     upto: int
     files: set[int]
     closing: list[int]  # rolled segments, to be closed afterwards
+    delivered: list[Path]  # segments to be deleted, which takes as long as some requests
     folder: Path | None  # to be synced too, when it has new names
 
     def run(self) -> None:
@@ -121,6 +123,8 @@ class GroupSync:
             _sync_folder(self.folder)
         for fd in self.closing:
             os.close(fd)
+        for path in self.delivered:
+            path.unlink(missing_ok=True)
 
 
 class Spool:
@@ -149,6 +153,7 @@ class Spool:
         self.broken = False  # the disk failed: what was written last may be lost, so nothing more is let in
         self._unsynced: set[int] = set()  # file descriptors
         self._closing: list[int] = []
+        self._delivered: list[Path] = []
         self._new_names = False
         self._active = self._offset = -1
         self._map: mmap.mmap
@@ -219,12 +224,13 @@ class Spool:
 
     @property
     def dirty(self) -> bool:
-        return bool(self._unsynced)
+        return bool(self._unsynced or self._delivered)
 
     def start_sync(self) -> GroupSync:
         """What a group fsync has to do now; `run` it (in any thread), then hand it to `finish_sync`."""
-        group = GroupSync(self.last, self._unsynced, self._closing, self._folder if self._new_names else None)
-        self._unsynced, self._closing, self._new_names = set(), [], False
+        folder = self._folder if self._new_names else None
+        group = GroupSync(self.last, self._unsynced, self._closing, self._delivered, folder)
+        self._unsynced, self._closing, self._delivered, self._new_names = set(), [], [], False
         return group
 
     def finish_sync(self, group: GroupSync, *, failed: bool = False) -> None:
@@ -235,27 +241,37 @@ class Spool:
             self.synced = max(self.synced, group.upto)
 
     def read(self, after: int, limit: int) -> list[tuple[int, bytes]]:
-        """Up to `limit` synced records with numbers above `after`, as (number, JSON)."""
+        """Up to `limit` synced records with numbers above `after`, as (number, JSON); none only when there are none."""
         found: list[tuple[int, bytes]] = []
         for segment in self._segments:
             if segment.last <= after:
                 continue
             known = self._read_to
-            start = known.end if known is not None and known.path == segment.path and known.number <= after else 0
-            for number, payload, end in _frames(segment.path, start):
+            start, before = 0, segment.first - 1
+            if known is not None and known.path == segment.path and known.number <= after:
+                start, before = known.end, known.number
+            # Where what is wanted begins right there, so many bytes hold at least one record of it.
+            most = max(MAX_FRAME_BYTES, limit * _USUAL_FRAME_BYTES) if before == after else -1
+            last, end, is_enough = before, start, False
+            for number, payload, past in _frames(segment.path, start, most):
                 if number > self.synced or len(found) >= limit:
-                    return found
-                if number <= after:
-                    self._read_to = _Place(segment.path, number, end)
-                else:
+                    is_enough = True
+                    break
+                last, end = number, past
+                if number > after:
                     found.append((number, payload))
+            if last > before:
+                self._read_to = _Place(segment.path, last, end)
+                after = max(after, last)
+            if is_enough or before < last < segment.last:
+                break
         return found
 
     def acknowledge(self, through: int) -> None:
-        """Forgets records up to a number: deletes the segments that hold nothing else, the active one excepted."""
+        """Forgets records up to a number. The next sync deletes segments that hold no other; the active stays."""
         self.acknowledged = max(self.acknowledged, min(through, self.last))
         while len(self._segments) > 1 and self._segments[0].last <= self.acknowledged:
-            self._segments.pop(0).path.unlink(missing_ok=True)
+            self._delivered.append(self._segments.pop(0).path)
 
     def set_aside(self, number: int, payload: bytes, reason: str) -> None:
         """Keeps a record that the control plane refuses in `refused.jsonl`, and lets the later ones go on."""
@@ -361,11 +377,12 @@ def _drop_empty(segments: list[_Segment], path: Path) -> None:
     segments[:] = [segment for segment in segments if segment.path != path]
 
 
-def _frames(path: Path, start: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The whole records of a segment from a place on, each with where it ends; a torn one is where they end."""
+def _frames(path: Path, start: int = 0, most: int = -1) -> Iterator[tuple[int, bytes, int]]:
+    """The whole records in `most` bytes of a segment from a place on (-1: in all), each with where it ends; a torn one
+    is where they end."""
     with path.open("rb") as file:
         file.seek(start)
-        data = file.read()
+        data = file.read(most)
     at = 0
     while at + _HEAD.size <= len(data):
         length, crc, number = _HEAD.unpack_from(data, at)

@@ -1,24 +1,22 @@
 """A file on its way to the control plane: handed on as it comes, on a connection of its own. Not hot, never held whole.
 
 A client is read no further than the control plane takes. The answer is listened for while the body is still on its way,
-so a refusal reaches the client at once (an HTTP library reads answers only after the last byte of the body). Whichever
-side leaves first, both connections end, and the control plane forgets what it had of the form.
+so a refusal reaches the client at once. Whichever side leaves first, both connections end, and the control plane
+forgets what it had of the form.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-import httptools
 import httpx
 
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway import errors, wire
+from finmaas_serving.gateway.control_line import connect, read_answer, request_head
 from finmaas_serving.gateway.errors import Problem
 from finmaas_serving.gateway.forward import AWAY, TIMEOUT, headers_of, read_problem, url_of
 
@@ -28,10 +26,7 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES = 256 * 1024
 """What may wait to be handed on before the client is read no further."""
-ANSWER_BYTES = 1024 * 1024
-CONNECT_S = 5.0
 ANSWER_S = TIMEOUT.read
-_READ_BYTES = 64 * 1024
 log = get_logger()
 
 
@@ -162,9 +157,8 @@ class Upload:
 
     async def _pass_on(self, api: httpx.AsyncClient) -> tuple[int, bytes]:
         """Status and body of the answer."""
-        async with asyncio.timeout(CONNECT_S):
-            reader, writer = await _connect(api.base_url)
-        answering = asyncio.ensure_future(_read_answer(reader))
+        reader, writer = await connect(api.base_url)
+        answering = asyncio.ensure_future(read_answer(reader))
         sending = asyncio.ensure_future(self._send(api, writer))
         try:
             await asyncio.wait((answering, sending), return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +166,7 @@ class Upload:
                 with contextlib.suppress(ConnectionError):  # of one that takes no more, the last words count
                     await sending
             async with asyncio.timeout(ANSWER_S):
-                status, body = await answering
+                status, body, _ = await answering
             if status < 400 and not self._body.spent:
                 raise ConnectionError(f"it answered {status} before it had the whole body")
             return status, body
@@ -203,46 +197,5 @@ class Upload:
             raise Refused(errors.bad_http(why, 408, "request_timeout")) from None
 
     def _head(self, api: httpx.AsyncClient) -> bytes:
-        request = api.build_request("POST", self._url, headers=self._headers)
-        told = (b"host", b"authorization", *self._headers)
-        lines = b"".join(b"%b: %b\r\n" % line for line in request.headers.raw if line[0].lower() in told)
         framing = b"content-length: %d" % self._length if self._length else b"transfer-encoding: chunked"
-        return b"POST %b HTTP/1.1\r\n%b%b\r\n\r\n" % (request.url.raw_path, lines, framing)
-
-
-async def _connect(url: httpx.URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    tls = url.scheme == "https"
-    return await asyncio.open_connection(url.host, url.port or (443 if tls else 80), ssl=_trust() if tls else None)
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """Whom the client for all else trusts too."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-class _Answer:
-    """An answer as its parser reports it."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.body = bytearray()
-        self.whole = False
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.whole = self.parser.get_status_code() >= 200  # 100: go on
-
-
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    answer = _Answer()
-    while not answer.whole:
-        data = await reader.read(_READ_BYTES)
-        if not data:
-            raise ConnectionError("it closed the connection without an answer")
-        answer.parser.feed_data(data)
-        if len(answer.body) > ANSWER_BYTES:
-            raise ConnectionError("its answer is too long")
-    return answer.parser.get_status_code(), bytes(answer.body)
+        return request_head(api, self._url, self._headers) + framing + b"\r\n\r\n"

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from gateway_parts import PEPPER, run
 
-from finmaas_core.errors import Corrupt
+from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_serving.gateway.context import Gateway
 from finmaas_serving.gateway.feeds import deliver_usage, load_replicas
 from finmaas_serving.gateway.schemas import UsageRecord
@@ -42,17 +41,16 @@ class TestRefusedUsage:
         fill(spool, 40)
         taken: list[int] = []
 
-        def control_plane(request: httpx.Request) -> httpx.Response:
-            numbers = [record["seq"] for record in json.loads(request.content)["records"]]
+        async def control_plane(path: str, body: bytes) -> tuple[int, bytes]:
+            numbers = [record["seq"] for record in json.loads(body)["records"]]
             if {7, 23} & set(numbers):
-                return httpx.Response(422, json={"detail": "cannot be used"})
+                return 422, b'{"detail":"cannot be used"}'
             taken.extend(numbers)
-            return httpx.Response(200, json={"accepted_through": numbers[-1]})
+            return 200, b'{"accepted_through":%d}' % numbers[-1]
 
         async def deliver_all() -> None:
-            async with httpx.AsyncClient(transport=httpx.MockTransport(control_plane), base_url="http://c") as api:
-                while await deliver_usage(spool, "g", api):
-                    pass
+            while await deliver_usage(spool, "g", control_plane):
+                pass
 
         run(deliver_all())
         assert taken == [number for number in range(1, 41) if number not in (7, 23)]
@@ -67,11 +65,12 @@ class TestRefusedUsage:
         spool = Spool(tmp_path / "spool")
         fill(spool, 3)
 
+        async def answer(path: str, body: bytes) -> tuple[int, bytes]:
+            return status, b""
+
         async def deliver() -> None:
-            transport = httpx.MockTransport(lambda _: httpx.Response(status))
-            async with httpx.AsyncClient(transport=transport, base_url="http://c") as api:
-                with pytest.raises(httpx.HTTPStatusError):
-                    await deliver_usage(spool, "g", api)
+            with pytest.raises(Unavailable, match=str(status)):
+                await deliver_usage(spool, "g", answer)
 
         run(deliver())
         assert spool.waiting == 3

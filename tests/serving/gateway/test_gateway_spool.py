@@ -50,6 +50,25 @@ class TestSpool:
         assert json.loads(spool.read(2, 1)[0][1])["seq"] == 3
         spool.close()
 
+    @pytest.mark.parametrize("limit", [1, 2, 7, 50])
+    def test_read_in_pieces_it_gives_all_records_of_any_length_once(self, tmp_path: Path, limit: int) -> None:
+        spool = Spool(tmp_path, SEGMENT)
+        for i in range(150):  # from short to as long as a frame may be, over many segments
+            assert spool.reserve()
+            spool.append_text(b'{"seq":%d,"pad":"%b"}' % (i + 1, b"x" * (i * 97 % (MAX_FRAME_BYTES - 80))))
+        sync(spool)
+        found: list[tuple[int, bytes]] = []
+        while piece := spool.read(found[-1][0] if found else 0, limit):
+            assert len(piece) <= limit
+            found += piece
+        assert [number for number, _ in found] == list(range(1, 151))
+        assert [json.loads(payload)["seq"] for _, payload in found] == list(range(1, 151))
+        again: list[tuple[int, bytes]] = []
+        while piece := spool.read(again[-1][0] if again else 40, limit):  # what was not acknowledged is read once more
+            again += piece
+        assert again == found[40:]
+        spool.close()
+
     def test_goes_on_after_a_crash(self, tmp_path: Path) -> None:
         """The first spool is never closed, as after kill -9; only its lock goes with the process."""
         first = Spool(tmp_path, SEGMENT)
@@ -81,6 +100,7 @@ class TestSpool:
         sync(spool)
         assert len(list(tmp_path.glob("usage-*.seg"))) > 2
         spool.acknowledge(200)
+        sync(spool)
         assert len(list(tmp_path.glob("usage-*.seg"))) == 1
         assert (spool.waiting, spool.read(200, 10)) == (0, [])
         spool.close()
