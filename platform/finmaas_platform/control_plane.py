@@ -12,7 +12,7 @@ import uvicorn
 
 from finmaas_core.clock import Clock, SystemClock
 from finmaas_core.errors import FinmaasError
-from finmaas_core.memory import keep_buffers
+from finmaas_core.memory import keep_buffers, spare_collections
 from finmaas_core.settings import Settings, load_settings
 from finmaas_core.telemetry import configure_logging, get_logger
 from finmaas_platform.app import create_app
@@ -67,6 +67,12 @@ def main() -> int:
         get_logger().error("control_plane.refused", code=error.code, error=error.message)
         print(f"finmaas: {error.message}", file=sys.stderr)
         return 1
+    run(settings, deps)
+    return 0
+
+
+def run(settings: Settings, deps: Deps) -> None:
+    """Serves until told to stop, the reconcilers beside it."""
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, deps),
@@ -81,12 +87,12 @@ def main() -> int:
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
     )
+    spare_collections()
     stop_reconcilers = start_reconcilers(deps)
     try:
         server.run()
     finally:
         stop_reconcilers()
-    return 0
 
 
 if __name__ == "__main__":

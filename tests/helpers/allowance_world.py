@@ -37,22 +37,19 @@ def main() -> None:
 
 
 def _run_control_plane(home: Path, base: int) -> None:
-    import uvicorn
-
     from finmaas_core.settings import Settings
-    from finmaas_platform.app import create_app
     from finmaas_platform.cluster.memory import MemoryCluster
-    from finmaas_platform.control_plane import build_deps
+    from finmaas_platform.control_plane import build_deps, run
 
     url = os.environ.get("FINMAAS_DATABASE_URL", "")
     settings = Settings(home=home, port_base=base, database_url=url)
-    app = create_app(settings, build_deps(settings, MemoryCluster()))
-    uvicorn.run(app, port=base + 1, loop="uvloop", http="httptools", access_log=False, log_config=None)
+    run(settings, build_deps(settings, MemoryCluster()))
 
 
 def _run_gateway(home: Path, base: int, number: int) -> None:
     import uvloop
 
+    from finmaas_core.memory import spare_collections
     from finmaas_core.settings import Settings
     from finmaas_core.telemetry import configure_logging
     from finmaas_serving import compiled
@@ -67,6 +64,7 @@ def _run_gateway(home: Path, base: int, number: int) -> None:
             return base + 10 + number if name == "gateway" else base + {"api": 1, "ray_dashboard": 2}[name]
 
     configure_logging("gateway")
+    spare_collections()
     uvloop.run(serve(Placed(home=home, port_base=base, gateway_id=f"gw-{number}")))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import resource
 import sys
@@ -10,6 +9,7 @@ import sys
 import uvloop
 
 from finmaas_core.errors import FinmaasError
+from finmaas_core.memory import spare_collections
 from finmaas_core.settings import load_settings
 from finmaas_core.telemetry import configure_logging, get_logger
 from finmaas_serving import compiled
@@ -25,9 +25,7 @@ def main() -> int:
     from finmaas_serving.gateway.server import serve  # now, for the sake of the line above
 
     get_logger().info("gateway.code", compiled=is_compiled)
-    gc.collect()
-    gc.freeze()  # what the imports made stays; collections look only at what requests make
-    gc.set_threshold(20_000, 20, 20)  # and requests free nearly all of it themselves: cycles are rare
+    spare_collections()
     try:
         uvloop.run(serve(load_settings()))
     except FinmaasError as error:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable
 from functools import cache
+from typing import Protocol
 
 import httptools
 import httpx
@@ -20,6 +22,15 @@ _READ_BYTES = 64 * 1024
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+class Post(Protocol):
+    """Sends JSON to a path of the control plane and waits for so many seconds.
+
+    Status and body of the answer; OSError when none came, though the question may have arrived.
+    """
+
+    def __call__(self, path: str, body: bytes, wait_s: float = ANSWER_S) -> Awaitable[tuple[int, bytes]]: ...
+
+
 class ControlLine:
     """Connections that are kept open, each for one question at a time."""
 
@@ -29,13 +40,13 @@ class ControlLine:
         self._idle: list[Ends] = []
         self._heads: dict[str, bytes] = {}
 
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Sends JSON; status and body of the answer. OSError when there is none (the question may have arrived)."""
+    async def post(self, path: str, body: bytes, wait_s: float = ANSWER_S) -> tuple[int, bytes]:
+        """As `Post` says."""
         reader, writer = self._take_idle() or await connect(self._api.base_url)
         try:
             writer.write(self._head(path) % len(body))
             writer.write(body)
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(wait_s):
                 status, answer, stays = await read_answer(reader)
         except BaseException:
             writer.transport.abort()

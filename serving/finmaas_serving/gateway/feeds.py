@@ -18,6 +18,7 @@ from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_core.home import read_secret
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.context import Gateway
+from finmaas_serving.gateway.control_line import Post
 from finmaas_serving.gateway.ledger import Ledger
 from finmaas_serving.gateway.people import fetch_provider
 from finmaas_serving.gateway.spool import Spool
@@ -34,8 +35,6 @@ PIECE = 25  # of a batch that are read at a time: more would hold up requests
 ARCHIVE_BATCH_BYTES = 4 * 1024 * 1024
 REFUSED = frozenset((400, 409, 413, 422))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
-Post = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
-"""Sends JSON to a path of the control plane; status and body of the answer. OSError when none came."""
 log = get_logger()
 
 
@@ -220,6 +219,6 @@ def start_feeds(
         "spool": partial(sync_spool, gateway.spool, gateway.loop),
         "sweep": partial(sweep, gateway),
     }
-    ledger = Ledger(gateway, f"{gateway_id}.{gateway.spool.spool_id}", api)
+    ledger = Ledger(gateway, f"{gateway_id}.{gateway.spool.spool_id}", post)
     steps |= {"ledger": ledger.open, "ledger_calls": ledger.ask, "recalls": ledger.answer_recalls}
     return [asyncio.create_task(keep_going(name, step), name=name) for name, step in steps.items()]

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
-import httpx
 import msgspec
 
 from finmaas_core.errors import Corrupt, Unavailable
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.allowance_words import ledger_away, refusal
 from finmaas_serving.gateway.allowances import Book
+from finmaas_serving.gateway.control_line import Post
 from finmaas_serving.gateway.slices import Slice, fail_waiters, returnable, serve_waiters
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ class _Recalls(msgspec.Struct):
 class Ledger:
     """The link of one gateway process to the ledger."""
 
-    def __init__(self, gateway: Gateway, name: str, api: httpx.AsyncClient) -> None:
+    def __init__(self, gateway: Gateway, name: str, post: Post) -> None:
         self._gateway = gateway
         self._book: Book = gateway.allowances
         self._name = name
-        self._api = api
+        self._line = post
         self._woken = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._left_behind = gateway.spool.last  # records of processes before this one end here
@@ -185,7 +186,7 @@ class Ledger:
         try:
             wants = [want for slice_ in slices if (want := self._want_of(slice_)) is not None]
             await self._send(slices, [], wants)
-        except (httpx.HTTPError, Corrupt, Unavailable, msgspec.DecodeError) as error:
+        except (OSError, Corrupt, Unavailable, msgspec.DecodeError) as error:
             if slices:
                 log.warning("ledger.away", error=f"{type(error).__name__}: {error}")
             for slice_ in slices:
@@ -241,21 +242,18 @@ class Ledger:
         return Want(allowance_id, start, self._book.now(), slice_.granted, need, max(0, least - slice_.idle))
 
     async def _api_post(self, path: str, body: object) -> bytes:
-        answer = await self._api.post(
-            f"/api/v1/gateway/ledger/{path}",
-            content=msgspec.json.encode(body),
-            headers={"content-type": "application/json"},
-            timeout=CALL_S if path != "recalls" else RECALL_WAIT_S + CALL_S,
-        )
-        if answer.status_code == httpx.codes.CONFLICT:  # written off, or restored from before
+        wait_s = CALL_S if path != "recalls" else RECALL_WAIT_S + CALL_S
+        status, answer = await self._line(f"/api/v1/gateway/ledger/{path}", msgspec.json.encode(body), wait_s)
+        if status == HTTPStatus.CONFLICT:  # written off, or restored from before
             log.error("ledger.epoch_over", epoch=self._book.epoch)
             self._book.epoch = 0
             self._closed_old = False
             self._left_behind = self._gateway.spool.last
             self._book.forget()
             raise Unavailable("the ledger does not know this gateway's epoch any more")
-        answer.raise_for_status()
-        return answer.content
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise Unavailable(f"the ledger answered {status}")
+        return answer
 
     async def _post(self, path: str, body: object, kind: type[_T]) -> _T:
         return msgspec.json.decode(await self._api_post(path, body), type=kind)

@@ -17,8 +17,8 @@ from finmaas_core.settings import Settings
 from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.archive import Archive
 from finmaas_serving.gateway.context import Gateway, Limits
-from finmaas_serving.gateway.control_line import ControlLine
-from finmaas_serving.gateway.feeds import Post, deliver_usage, load_replicas, make_client, start_feeds
+from finmaas_serving.gateway.control_line import ControlLine, Post
+from finmaas_serving.gateway.feeds import deliver_usage, load_replicas, make_client, start_feeds
 from finmaas_serving.gateway.people import People
 from finmaas_serving.gateway.protocol import ClientConnection
 from finmaas_serving.gateway.snapshot import SnapshotFile, SnapshotHolder

@@ -178,7 +178,7 @@ class TestDelivery:
                 await rig.call()
                 bodies: list[dict[str, Any]] = []
 
-                async def take(path: str, body: bytes) -> tuple[int, bytes]:
+                async def take(path: str, body: bytes, wait_s: float = 0) -> tuple[int, bytes]:
                     bodies.append(json.loads(body))
                     return 503 if len(bodies) == 1 else 204, b""
 

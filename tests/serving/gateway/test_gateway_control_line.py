@@ -131,12 +131,10 @@ class TestControlLine:
         refusal = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 Unprocessable\r\ncontent-length: 2\r\n\r\nno"
         try_with(lambda *_: refusal, test)
 
-    def test_silence_ends_in_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(control_line, "ANSWER_S", 0.1)
-
+    def test_silence_ends_in_time(self) -> None:
         async def test(_: _Server, line: ControlLine) -> None:
             with pytest.raises(TimeoutError):
-                await line.post("/x", b"1")
+                await line.post("/x", b"1", 0.1)
 
         try_with(lambda *_: b"HTTP/1.1 200 OK\r\n", test)
 

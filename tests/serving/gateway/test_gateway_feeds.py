@@ -41,7 +41,7 @@ class TestRefusedUsage:
         fill(spool, 40)
         taken: list[int] = []
 
-        async def control_plane(path: str, body: bytes) -> tuple[int, bytes]:
+        async def control_plane(path: str, body: bytes, wait_s: float = 0) -> tuple[int, bytes]:
             numbers = [record["seq"] for record in json.loads(body)["records"]]
             if {7, 23} & set(numbers):
                 return 422, b'{"detail":"cannot be used"}'
@@ -65,7 +65,7 @@ class TestRefusedUsage:
         spool = Spool(tmp_path / "spool")
         fill(spool, 3)
 
-        async def answer(path: str, body: bytes) -> tuple[int, bytes]:
+        async def answer(path: str, body: bytes, wait_s: float = 0) -> tuple[int, bytes]:
             return status, b""
 
         async def deliver() -> None:
