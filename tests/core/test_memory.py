@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import gc
 from finmaas_core.memory import keep_buffers, spare_collections
-made = [{} for _ in range(50_000)]
+made = [[] for _ in range(50_000)]
 spare_collections()
 later = []
 later.append(later)
