@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
 FEW: Final = 2  # requests under way, up to which nothing waits
-MOST: Final = 16  # writes that wait; with more the first ones would wait too long for the sake of the last
+MOST: Final = 32  # writes that wait; with more the first ones would wait too long for the sake of the last
 LONG: Final = 64 * 1024  # bytes that are not worth a copy
 
 

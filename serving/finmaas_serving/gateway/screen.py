@@ -118,7 +118,7 @@ def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: 
     names = _names(route.name, route.model_version)
     claim = f'{{"ai_generated":true,"at":"{_clock.now()}","content":[{content}],{names}"request_id":"{request_id}"}}'
     data = claim.encode()
-    return f'{claim[:-1]},"mac":"{_sealer(key)(data)}"}}'.encode(), hashlib.sha256(data).hexdigest()
+    return b'%b,"mac":"%b"}' % (data[:-1], _sealer(key)(data).encode()), hashlib.sha256(data).hexdigest()
 
 
 class Sealer:

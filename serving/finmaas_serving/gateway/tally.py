@@ -24,43 +24,73 @@ def derive_metrics_token(gateway_token: str) -> str:
     return hmac.digest(gateway_token.encode(), _PURPOSE, "sha256").hex()
 
 
+class Counts:
+    """One endpoint as one project calls it."""
+
+    __slots__ = (
+        "_by_finish", "_by_status", "_cached", "_endpoint", "_first_ms", "_first_ms_sum", "_output", "_project",
+        "_prompt", "_whole_ms", "_whole_ms_sum",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: str, project: str) -> None:
+        self._endpoint, self._project = endpoint, project
+        self._by_status: dict[int, int] = {}
+        self._by_finish: dict[str, int] = {}
+        self._prompt = self._cached = self._output = 0
+        self._first_ms = [0] * (len(FIRST_TOKEN_BOUNDS_MS) + 1)
+        self._whole_ms = [0] * (len(WHOLE_BOUNDS_MS) + 1)
+        self._first_ms_sum = self._whole_ms_sum = 0.0
+
+    def add(
+        self, status: int, finish: str, prompt: int, cached: int, output: int, ttft_ms: float | None, whole_ms: float
+    ) -> None:
+        """Counts a call that has ended."""
+        self._by_status[status] = self._by_status.get(status, 0) + 1
+        self._by_finish[finish] = self._by_finish.get(finish, 0) + 1
+        self._prompt += prompt
+        self._cached += cached
+        self._output += output
+        if ttft_ms is not None:
+            self._first_ms[bisect_left(FIRST_TOKEN_BOUNDS_MS, ttft_ms)] += 1
+            self._first_ms_sum += ttft_ms
+        self._whole_ms[bisect_left(WHOLE_BOUNDS_MS, whole_ms)] += 1
+        self._whole_ms_sum += whole_ms
+
+    def line(self) -> Line | None:
+        """The counts as they are now; None before the first call."""
+        if not self._by_status:
+            return None
+        return Line(
+            self._endpoint, self._project, self._by_status.copy(), self._by_finish.copy(), self._prompt, self._cached,
+            self._output, self._first_ms.copy(), self._first_ms_sum, self._whole_ms.copy(), self._whole_ms_sum,
+        )  # fmt: skip
+
+
 class Tally:
     """The counts of one process."""
 
     def __init__(self) -> None:
         self.started_at = time.time()
         self.refused: dict[int, int] = {}
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._counts: dict[tuple[str, str], Counts] = {}
 
     @property
     def lines(self) -> list[Line]:
-        return [*self._lines.values()]
+        return [line for counts in self._counts.values() if (line := counts.line()) is not None]
+
+    def of(self, endpoint: str, project: str) -> Counts:
+        """The counts of an endpoint as a project calls it, for as long as this process lives."""
+        counts = self._counts.get((endpoint, project))
+        if counts is None:
+            counts = self._counts[endpoint, project] = Counts(endpoint, project)
+        return counts
 
     def observe(self, endpoint: str, project: str, record: UsageRecord) -> None:
         """Counts a call that has ended."""
-        self.count(
-            endpoint, project, record.status, record.finish, record.prompt_tokens, record.cached_tokens,
-            record.completion_tokens, record.ttft_ms, record.duration_ms,
+        self.of(endpoint, project).add(
+            record.status, record.finish, record.prompt_tokens, record.cached_tokens, record.completion_tokens,
+            record.ttft_ms, record.duration_ms,
         )  # fmt: skip
-
-    def count(
-        self, endpoint: str, project: str, status: int, finish: str, prompt: int, cached: int, output: int,
-        ttft_ms: float | None, whole_ms: float,
-    ) -> None:  # fmt: skip
-        """The same, of a call whose record is not at hand."""
-        line = self._lines.get((endpoint, project))
-        if line is None:
-            line = self._lines[endpoint, project] = Line(endpoint, project)
-        line.by_status[status] = line.by_status.get(status, 0) + 1
-        line.by_finish[finish] = line.by_finish.get(finish, 0) + 1
-        line.prompt_tokens += prompt
-        line.cached_tokens += cached
-        line.completion_tokens += output
-        if ttft_ms is not None:
-            line.first_token_ms[bisect_left(FIRST_TOKEN_BOUNDS_MS, ttft_ms)] += 1
-            line.first_token_ms_sum += ttft_ms
-        line.whole_ms[bisect_left(WHOLE_BOUNDS_MS, whole_ms)] += 1
-        line.whole_ms_sum += whole_ms
 
     def refuse(self, status: int) -> None:
         """Counts a request that was turned away before it became a call."""

@@ -44,7 +44,7 @@ OK: Final = 200
 class Way:
     """What the usual calls of one key to one model have in common, while a snapshot lasts."""
 
-    __slots__ = ("_forms", "door", "guard", "paid", "path", "priced", "route", "salt", "touches")
+    __slots__ = ("_forms", "counts", "door", "guard", "paid", "path", "priced", "route", "salt", "touches")
 
     def __init__(self, gateway: Gateway, key: Key, route: Route, guard: Guard | None) -> None:
         snapshot = gateway.snapshots.current
@@ -56,6 +56,7 @@ class Way:
         self.salt = gateway.cache_salt_of(key.tenant_id)
         self.paid = bool(snapshot.allowances and gateway.allowances.plan(snapshot, key, route).meters)
         self.priced = bool(snapshot.prices)
+        self.counts = gateway.tally.of(route.name, key.project)
         self._forms: dict[str, RecordForm] = {}
 
     def form_of(self, key: Key, replica: str) -> RecordForm:
@@ -326,9 +327,7 @@ class UsualCall:
             self._client.refuse(problem_of(error))
         else:
             self._client.respond(OK, headers.get(b"content-type", wire.JSON), body, lines)
-        gateway.tally.count(
-            way.route.name, self._key.project, OK, COMPLETE, prompt, cached, output, took_ms, took_ms
-        )  # fmt: skip
+        way.counts.add(OK, COMPLETE, prompt, cached, output, took_ms, took_ms)
         return True
 
     def _record(self, prompt: int, cached: int, output: int, reasoning: int, took_ms: float, claim: str) -> bytes:
