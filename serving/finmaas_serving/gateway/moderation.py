@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from finmaas_core.errors import BlockedByPolicy, Unavailable
+from finmaas_core.telemetry import get_logger
 from finmaas_serving.gateway.cache import texts_of
 from finmaas_serving.gateway.call import Call, Client
 from finmaas_serving.gateway.errors import Problem, problem_of
@@ -32,6 +33,7 @@ _JUDGED = (
     *TEXTS,
 )  # fmt: skip
 _RETRY_S = 5
+log = get_logger()
 
 
 class _Message(msgspec.Struct):
@@ -118,18 +120,23 @@ class Question:
             self._unjudged("its judge says more than a label")
             return
         label = (choice.message.content or "").strip()
-        refused = {one.strip().casefold() for one in self._policy.block}
-        if label and refused.isdisjoint(read_labels(label)):
+        labels = read_labels(label)
+        refused = [one for one in self._policy.block if one.strip().casefold() in labels]
+        if label and not refused:
             self._tell(None)
             return
-        reason = f"the judge of this project calls it `{label[:60]}`" if label else "the judge gave no label"
+        # In the policy's words: a judge may repeat what it judges, and its client is not to have that.
+        reason = f"the judge of this project calls it `{'`, `'.join(refused)}`" if label else "the judge gave no label"
         self._tell(problem_of(BlockedByPolicy(f"the {self._what} is refused: {reason}", rule="moderation")))
 
     def refuse(self, problem: Problem) -> None:
         if problem.status == 429:  # an allowance: the client can act on it
             self._tell(problem)
         else:
-            self._unjudged(f"its judge does not answer ({problem.message})")
+            log.warning("judge.away", endpoint=self._policy.model, status=problem.status, code=problem.code)
+            self._unjudged(
+                f"its judge does not answer (status {problem.status})"
+            )  # its words may repeat what it judges
 
     def start_stream(self, content_type: bytes, extra: bytes = b"") -> None:
         """The judge is not asked for a stream."""
@@ -216,11 +223,11 @@ def find_judge(snapshot: Snapshot, policy: Moderation, key: Key) -> Route:
 
 
 def read_labels(verdict: str) -> set[str]:
-    """The labels that a verdict may mean, in lower case: all of it, each of its lines, and what commas part.
+    """The labels that a verdict may mean, in lower case: all of it, each of its lines, and what commas and colons part.
 
     Quotes, stops and the like around a label do not count: a judge that says `unsafe\\nS1` or `Unsafe.` says `unsafe`.
     """
-    parts = (verdict, *re.split(r"[\n,;，；、]", verdict))
+    parts = (verdict, *re.split(r"[\n,;:，；：、]", verdict))
     return {re.sub(r"^\W+|\W+$", "", part).casefold() for part in parts} | {verdict.casefold()}
 
 

@@ -58,9 +58,9 @@ class Engine:
             self.judged.append(text)
             await self.may_judge.wait()
             if isinstance(self.verdict, int):
-                writer.write(json_bytes(self.verdict, {"error": {"message": "boom"}}))
+                writer.write(json_bytes(self.verdict, {"error": {"message": f"too long: {text}"}}))
                 return
-            label = "bad" if self.bad and self.bad in text else "fine"
+            label = f"bad: {text}" if self.bad and self.bad in text else "fine"
             writer.write(json_bytes(200, {**completion(label), "model": JUDGE}))
         elif self.answer:
             writer.write(self.answer)
@@ -358,6 +358,33 @@ class TestRecords:
                 assert records[0]["charges"] == [[1, records[0]["completion_tokens"]]]
                 judges = [one for one in await rig.records(rig.gateway.spool.last) if one["endpoint_id"] == "ep_cold"]
                 spent = sum(one["completion_tokens"] for one in (*records, *judges))
+                assert (slice_.reserved, 1000 - slice_.idle) == (0, spent)
+                assert rig.gateway.spool._reserved == 0
+
+        run(test())
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_a_judge_that_fails_at_the_end_leaves_nothing_reserved(self, tmp_path: Path, stream: bool) -> None:
+        async def test() -> None:
+            engine = Engine(LONG)
+            engine.may_judge.clear()
+            limit = {**limited("output_tokens", "day", 1000), "policies": document(window_chars=1000)["policies"]}
+            async with running_gateway(tmp_path, engine, document=limit) as (rig, [replica]):
+                serve_judge(rig, replica)
+                slice_ = grant(rig, 1000, None)
+                call = asyncio.ensure_future(rig.call({**chat(stream), "max_tokens": 100}))
+                await until(lambda: bool(engine.judged) and is_put_off(rig))
+                engine.verdict = 503
+                engine.may_judge.set()
+                answer = await call
+                assert (answer.status, b"word" in answer.body) == (503, False)  # the judge's error repeats the text
+                await until(lambda: not rig.gateway.running)
+                records = await rig.records(rig.gateway.spool.last)
+                [record] = [one for one in records if one["endpoint_id"] == "ep_chat"]
+                assert record["finish"] == "withheld"
+                assert record["completion_tokens"] > 0  # the engine did the work
+                assert record["charges"] == [[1, record["completion_tokens"]]]
+                spent = sum(one["completion_tokens"] for one in records)
                 assert (slice_.reserved, 1000 - slice_.idle) == (0, spent)
                 assert rig.gateway.spool._reserved == 0
 

@@ -74,6 +74,7 @@ class TestModeration:
         [
             ("OFFENSIVE", 400, "content_policy_violation"), ("", 400, "content_policy_violation"),
             ("offensive\nS1,S2", 400, "content_policy_violation"), ("'Offensive'.", 400, "content_policy_violation"),
+            ("offensive: rude", 400, "content_policy_violation"), ("是：offensive", 400, "content_policy_violation"),
             (500, 503, "endpoint_not_ready"), (404, 503, "endpoint_not_ready"),
         ],
     )  # fmt: skip
