@@ -29,7 +29,6 @@ _INDEX: Final = b'"index":'
 _FIRST: Final = b'"index":0,'
 _SPECIAL: Final = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
 _NO_ENDING: Final = (b"", b"")
-WITHHELD: Final = "[withheld by policy: {rule}]"
 
 Seal = Callable[[dict[int, str]], tuple[bytes, str]]
 """Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text; and the digest of the claim."""
@@ -149,7 +148,7 @@ class AnswerScreen(TextScreen):
             else:
                 text = self._whole_message(choice["message"])
         except Withheld as refusal:
-            text = _withhold(choice, refusal)
+            text = _withhold(choice, self.guard.notice(refusal.rule))
             self.withheld = refusal.rule
         self._drop_tokens(choice)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -243,7 +242,7 @@ class AnswerScreen(TextScreen):
 
     def _withheld_event(self, event: bytes, refusal: Withheld) -> bytes:
         value = _decode(event[6:])
-        _withhold(value["choices"][0], refusal)
+        _withhold(value["choices"][0], self.guard.notice(refusal.rule))
         self.withheld = refusal.rule
         return b"data: " + _encode(value)
 
@@ -261,7 +260,7 @@ class AnswerScreen(TextScreen):
         try:
             said = state.feed(choice, finished)
         except Withheld as refusal:
-            _withhold(choice, refusal)
+            _withhold(choice, self.guard.notice(refusal.rule))
             self.withheld = refusal.rule
             return True
         return said or finished
@@ -395,9 +394,8 @@ def _read_index(data: bytes) -> int:
     return int(data[start:end])
 
 
-def _withhold(choice: dict[str, Any], refusal: Withheld) -> str:
+def _withhold(choice: dict[str, Any], notice: str) -> str:
     """Puts the notice in place of everything that a choice says."""
-    notice = WITHHELD.format(rule=refusal.rule)
     choice["finish_reason"] = "content_filter"
     choice["logprobs"] = None
     if "delta" in choice:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from finmaas_core.errors import Corrupt
-from finmaas_serving.guard.answer import WITHHELD, Seal, TextScreen, Withheld
+from finmaas_serving.guard.answer import Seal, TextScreen, Withheld
 from finmaas_serving.guard.policy import Guard
 from finmaas_serving.guard.window import TextWindow
 
@@ -53,7 +53,7 @@ class MessagesScreen(TextScreen):
             blocks = [self._block(block) for block in message["content"] if block["type"] in _KNOWN]
         except Withheld as refusal:
             self.withheld = refusal.rule
-            notice = {"type": "text", "text": WITHHELD.format(rule=refusal.rule)}
+            notice = {"type": "text", "text": self.guard.notice(refusal.rule)}
             return kept | {"content": [notice], "stop_reason": "refusal", "stop_sequence": None}
         has_calls = any(block["type"] == "tool_use" for block in blocks)
         if blocks and blocks[-1].get("text") and not has_calls:
@@ -181,7 +181,7 @@ class MessagesScreen(TextScreen):
         return [
             *out,
             {"type": "content_block_start", "index": index, "content_block": {"type": "text", "text": ""}},
-            _delta(index, "text", WITHHELD.format(rule=rule)),
+            _delta(index, "text", self.guard.notice(rule)),
             {"type": "content_block_stop", "index": index},
             {"type": "message_delta", "delta": {"stop_reason": "refusal", "stop_sequence": None}, "usage": _NO_USAGE},
             {"type": "message_stop"},

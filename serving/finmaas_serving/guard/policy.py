@@ -24,6 +24,7 @@ MAX_CACHE_S = 86_400
 MAX_KEEP_DAYS = 3660
 MIN_WINDOW, MAX_WINDOW = 50, 20_000  # characters
 PHRASES = "banned_phrase"
+NOTICE = "[withheld by policy: {rule}]"
 SUBSTITUTION = TextRule("substitution", Group.CUSTOM, r"<[a-z][a-z0-9_]{1,40}_[0-9]{1,4}>", 48, "<>a-z0-9_", "")
 """Finds the names that `replace` gave."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")
@@ -102,6 +103,7 @@ class PolicyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     custom: tuple[CustomRule, ...] = ()
     phrases: tuple[str, ...] = ()  # never in a request, never in an answer
     disclaimer: str = ""  # appended to every answer that does not hold it
+    notice: str = NOTICE  # what is read in place of an answer that a rule withholds; `{rule}` becomes its name
     marks: Marks = Marks()
     cache: Cache = Cache()
     keep: Keep = Keep()
@@ -132,6 +134,7 @@ class Guard:
         replaces = Action.REPLACE in self.input.actions.values()
         self.restoring = Scanner([SUBSTITUTION, *self.output.scanner.rules]) if replaces and document.restore else None
         self.disclaimer = document.disclaimer
+        self._notice = document.notice
         self.mark = document.marks.text
         self.provenance = document.marks.provenance
         self.is_simple = not (document.cache.ttl_s or document.keep.requests or document.keep.answers) and not (
@@ -147,6 +150,10 @@ class Guard:
     def touches_answers(self) -> bool:
         """Whether an answer may leave otherwise than as the engine wrote it."""
         return self.output.is_on or bool(self.disclaimer or self.mark or self.provenance)
+
+    def notice(self, rule: str) -> str:
+        """What is read in place of an answer that a rule withholds."""
+        return self._notice.replace("{rule}", rule)
 
     def ending(self, text: str) -> str:
         """What is appended to a text that people read: the disclaimer that it lacks, and the mark."""
@@ -180,7 +187,11 @@ def strict_policy() -> PolicyDocument:
                 uses.append(RuleUse(rule.name, Action.BLOCK, Action.OFF))
             case Group.PROMISE:
                 uses.append(RuleUse(rule.name, Action.OFF, Action.BLOCK))
-    return PolicyDocument(rules=tuple(uses), marks=Marks(text="（内容由人工智能生成）", provenance=True))
+    return PolicyDocument(
+        rules=tuple(uses),
+        notice=f"（该回答未通过合规检查，不予显示） {NOTICE}",
+        marks=Marks(text="（内容由人工智能生成）", provenance=True),
+    )
 
 
 def _as_bytes(text: str) -> tuple[bytes, bytes]:
@@ -216,7 +227,10 @@ def _check(document: PolicyDocument) -> None:
         raise InvalidInput(
             f"moderation.window_chars is {document.moderation.window_chars}; give {MIN_WINDOW} to {MAX_WINDOW}"
         )
-    for name, text in (("disclaimer", document.disclaimer), ("marks.text", document.marks.text)):
+    if not document.notice.strip():
+        raise InvalidInput("notice is empty; say what is to be read in place of an answer that is withheld")
+    texts = {"disclaimer": document.disclaimer, "notice": document.notice, "marks.text": document.marks.text}
+    for name, text in texts.items():
         if len(text) > MAX_TEXT_CHARS:
             raise InvalidInput(f"{name} is {len(text)} characters long; at most {MAX_TEXT_CHARS} fit")
 

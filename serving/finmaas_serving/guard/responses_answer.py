@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from finmaas_core.errors import Corrupt
-from finmaas_serving.guard.answer import WITHHELD, Seal, TextScreen, Withheld
+from finmaas_serving.guard.answer import Seal, TextScreen, Withheld
 from finmaas_serving.guard.policy import Guard
 from finmaas_serving.guard.window import TextWindow
 
@@ -79,7 +79,7 @@ class ResponsesScreen(TextScreen):
                 kept["error"] = self.walk(kept["error"])
         except Withheld as refusal:
             self.withheld = refusal.rule
-            kept["output"], hashes = [_notice_item(refusal.rule)], {}
+            kept["output"], hashes = [_notice_item(self.guard.notice(refusal.rule))], {}
             kept |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
         if (claim := self.provenance(hashes)) is not None:
             kept["provenance"] = claim
@@ -233,10 +233,10 @@ class ResponsesScreen(TextScreen):
         """The end of a stream whose text a rule refuses: a notice where text was on its way, then the response."""
         out = []
         if self._last_text is not None:
-            out.append(self._delta("response.output_text", self._last_text, WITHHELD.format(rule=rule)))
+            out.append(self._delta("response.output_text", self._last_text, self.guard.notice(rule)))
         response = self._response({**self._latest, **event.get("response", {}), "output": []}, ended=False)
         response |= {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}
-        response["output"] = [_notice_item(rule)]
+        response["output"] = [_notice_item(self.guard.notice(rule))]
         return [*out, {"type": _INCOMPLETE, "response": response}]
 
 
@@ -249,7 +249,7 @@ def _pick(value: Event, *names: str) -> Event:
     return {name: value[name] for name in names if name in value}
 
 
-def _notice_item(rule: str) -> Event:
+def _notice_item(notice: str) -> Event:
     """A message that stands in place of what may not be sent."""
-    text = {"type": "output_text", "text": WITHHELD.format(rule=rule), "annotations": [], "logprobs": []}
+    text = {"type": "output_text", "text": notice, "annotations": [], "logprobs": []}
     return {"id": "msg_withheld", "type": "message", "role": "assistant", "status": "incomplete", "content": [text]}

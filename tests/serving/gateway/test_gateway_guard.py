@@ -158,7 +158,7 @@ class TestRefuses:
         run(test())
 
     def test_a_refused_answer_is_withheld_and_the_engine_stopped(self, tmp_path: Path) -> None:
-        document = with_policy(rules=rules(("promised_return", "off", "block")))
+        document = with_policy(rules=rules(("promised_return", "off", "block")), notice="不予显示 {x}（{rule}）")
 
         async def goes_on(replica: FakeReplica, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
             if not request.get("stream"):
@@ -174,7 +174,7 @@ class TestRefuses:
                 whole, streamed = await rig.call(), await rig.call(chat(True))
                 for answer in (whole, streamed):
                     assert "保本" not in answer.body.decode()
-                    assert "withheld by policy: promised_return" in answer.body.decode()
+                    assert "不予显示 {x}（promised_return）" in answer.body.decode()
                     assert "content_filter" in answer.body.decode()
                 assert streamed.events[-1] == "[DONE]"
                 assert streamed.whole

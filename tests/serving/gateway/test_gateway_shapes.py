@@ -478,11 +478,13 @@ class TestGuardrails:
                 tmp_path / "r", answers(response(items), response_events(items)), document=document
             ) as (rig, _):
                 told = read_events((await rig.call(ask(stream=True), path=RESPONSES)).body)
+                assert "[withheld by policy: cn_mobile]" in str(told[-1])
                 assert told[-1]["type"] == "response.incomplete"
                 assert told[-1]["response"]["incomplete_details"] == {"reason": "content_filter"}
                 whole = await rig.call(ask(), path=RESPONSES)
                 assert whole.json["status"] == "incomplete"
                 assert b"1380" not in whole.body
+                assert b"[withheld by policy: cn_mobile]" in whole.body
                 assert [record["finish"] for record in await rig.records(2)] == ["withheld", "withheld"]
             async with running_gateway(
                 tmp_path / "m", answers(message(blocks), message_events(blocks)), document=document
@@ -492,6 +494,7 @@ class TestGuardrails:
                 assert told[-2]["delta"]["stop_reason"] == "refusal"
                 assert (await rig.call(say(), path=MESSAGES)).json["stop_reason"] == "refusal"
                 assert PHONE not in str(told)
+                assert "[withheld by policy: cn_mobile]" in str(told)
 
         run(test())
 

@@ -138,6 +138,7 @@ class TestPolicy:
             (PolicyDocument(custom=(CustomRule("mine", "(", 1),)), "rule mine"),
             (PolicyDocument(phrases=("x",)), "2 to 60"),
             (PolicyDocument(disclaimer="x" * 501), "disclaimer"),
+            (PolicyDocument(notice=" "), "notice is empty"),
         ],
     )
     def test_says_what_cannot_be_used(self, document: PolicyDocument, message: str) -> None:
