@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
 from finmaas_core.errors import InvalidInput
@@ -26,6 +26,12 @@ class Price:
     cached_nano: int
     output_nano: int
     reasoning_nano: int
+    dear_in: int = field(init=False, repr=False)  # the dearer of the two for what goes in, and for what comes out
+    dear_out: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dear_in", max(self.cached_nano, self.input_nano))
+        object.__setattr__(self, "dear_out", max(self.reasoning_nano, self.output_nano))
 
     def cost(self, prompt: int, cached: int, output: int, reasoning: int) -> int:
         """Nano-units of a request; a part of one counts whole."""
@@ -39,9 +45,7 @@ class Price:
 
     def most(self, prompt: int, output: int) -> int:
         """The most that so many tokens can cost, whichever of them turn out cached or reasoning."""
-        dear_in = max(self.cached_nano, self.input_nano)
-        dear_out = max(self.reasoning_nano, self.output_nano)
-        return -(-(prompt * dear_in + output * dear_out) // PER)
+        return -(-(prompt * self.dear_in + output * self.dear_out) // PER)
 
 
 def choose_price(prices: Sequence[Price], day: str) -> Price | None:

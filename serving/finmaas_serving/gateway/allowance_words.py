@@ -7,7 +7,9 @@ from typing import Final
 
 from finmaas_core.errors import FinmaasError, LimitReached, Unavailable
 from finmaas_core.prices import show_money
+from finmaas_core.quantities import NANO
 from finmaas_core.windows import WindowKind
+from finmaas_serving.gateway import wire
 from finmaas_serving.gateway.slices import Slice
 from finmaas_serving.gateway.snapshot import Allowance
 
@@ -92,8 +94,16 @@ class LimitWords:
         if reset != self._reset:
             self._reset, self._reset_line = reset, b"%b%ds\r\n" % (self._after, reset)
         if self._is_money:
-            return b"%b%b%b" % (self._before, show_money(left).encode(), self._reset_line)
+            return b"%b%b%b" % (self._before, _money(left), self._reset_line)
         return b"%b%d%b" % (self._before, left, self._reset_line)
+
+
+def _money(nano: int) -> bytes:
+    """As `show_money` shows it; called for each request."""
+    if nano < 0:
+        return show_money(nano).encode()
+    digits = wire.padded(nano % NANO, NANO).rstrip(b"0")
+    return b"%d.%b" % (nano // NANO, digits if len(digits) > 1 else digits.ljust(2, b"0"))
 
 
 def describe(allowance: Allowance) -> str:

@@ -165,17 +165,18 @@ def usual_engine_body(raw: bytes, usual: UsualChat, model_name: str, cache_salt:
     """The same without writing the fields anew: the model's name is replaced where it stands; None where it does not
     stand there once and plainly. What is added stands in front: the usual fields are none of it."""
     old, spaced, new = _model_fields(usual.model, model_name)
-    before, found, after = raw.partition(old)
-    if not found:
-        before, found, after = raw.partition(spaced)
-    if not found or _MODEL_NAME in after or _MODEL_NAME in before or raw[:1] != b"{":
+    at = raw.find(_MODEL_NAME)
+    if at < 0 or raw[:1] != b"{":
+        return None
+    after = at + (len(old) if raw.startswith(old, at) else len(spaced) if raw.startswith(spaced, at) else 0)
+    if after == at or raw.find(_MODEL_NAME, after) >= 0:
         return None
     added = b"" if cache_salt is None else b'"cache_salt":"%b",' % cache_salt.encode()
     if usual.stream:
         if usual.stream_options is not msgspec.UNSET:
             return None
         added += _STREAM_OPTIONS
-    return b"".join((b"{", added, before[1:], new, after))
+    return b"".join((b"{", added, raw[1:at], new, raw[after:]))
 
 
 @lru_cache(maxsize=4096)

@@ -26,6 +26,7 @@ from finmaas_serving.gateway.schemas import Usage, UsageRecord
 from finmaas_serving.gateway.shapes import Rewriter, Screen, Shape
 from finmaas_serving.gateway.snapshot import Key, Route
 from finmaas_serving.gateway.spending import Spending
+from finmaas_serving.gateway.tally import COMPLETE
 from finmaas_serving.gateway.upstream import Exchange
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from finmaas_serving.gateway.holds import Hold
     from finmaas_serving.gateway.upstream import Replica, UpstreamConnection
 
-COMPLETE, CLIENT_LEFT, UPSTREAM_FAILED = "complete", "client_left", "upstream_failed"
+CLIENT_LEFT, UPSTREAM_FAILED = "client_left", "upstream_failed"
 _NO_ROOM: Final = StoreFull(
     "the gateway cannot record usage: its disk is full; the operator has to free room", retry_after_s=30
 )

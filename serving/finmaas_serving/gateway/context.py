@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 STOPPED: Final = "stopped"
+_ENDS: Final = [f"{number:03x}" for number in range(4096)]  # of request ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ class Gateway:
     provenance_key: bytes = field(init=False)
     _salts: dict[str, str] = field(default_factory=dict)
     _prefix: str = field(default_factory=lambda: "req_" + secrets.token_hex(6))
-    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _number: int = 0
+    _stem: str = ""  # of the ids that are given now
     _turns: itertools.count[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
@@ -107,7 +109,12 @@ class Gateway:
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""
-        return f"{self._prefix}{next(self._numbers):010x}"
+        number = self._number
+        self._number = number + 1
+        end = number & 0xFFF
+        if not end:
+            self._stem = f"{self._prefix}{number >> 12:07x}"
+        return self._stem + _ENDS[end]
 
     def cache_salt_of(self, tenant_id: str) -> str:
         """What keeps a tenant's prompts apart in the engines' prefix cache; nobody outside can guess it."""

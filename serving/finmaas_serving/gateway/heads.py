@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 MAX_HEAD_BYTES: Final = 4096
 MAX_DIGITS: Final = 9
+MAX_LENGTHS: Final = 256
 
 T = TypeVar("T")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})\r\n", re.IGNORECASE)
@@ -21,10 +22,12 @@ _match_chunk: Final = re.compile(rb"([0-9a-fA-F]{1,7})\r\n").match
 class KnownHead(Generic[T]):
     """A head that was parsed, and what it means."""
 
-    __slots__ = ("_after", "_before", "meaning")
+    __slots__ = ("_after", "_before", "_digits", "_lengths", "meaning")
 
     def __init__(self, before: bytes, after: bytes, meaning: T) -> None:
         self._before, self._after = before, after
+        self._lengths: dict[bytes, int] = {}  # of digits that were read before
+        self._digits = 0  # how many there were last time
         self.meaning = meaning
 
     def body_of(self, data: bytes) -> bytes | None:
@@ -32,12 +35,25 @@ class KnownHead(Generic[T]):
         if not data.startswith(self._before):
             return None
         at = len(self._before)
+        end = at + self._digits
+        length = self._lengths.get(data[at:end])
+        if length is None or not data.startswith(self._after, end):  # not as last time
+            length = self._read_length(data, at)
+            end = at + self._digits
+        body = data[end + len(self._after) :]
+        return body if len(body) == length else None
+
+    def _read_length(self, data: bytes, at: int) -> int:
+        """The length that stands in a message; -1 when it does not go on as this head does."""
         end = data.find(b"\r", at, at + MAX_DIGITS + 1)
         digits = data[at:end]
         if end < 0 or not digits.isdigit() or not data.startswith(self._after, end):
-            return None
-        body = data[end + len(self._after) :]
-        return body if len(body) == int(digits) else None
+            return -1
+        if len(self._lengths) >= MAX_LENGTHS:
+            self._lengths.clear()
+        length = self._lengths[digits] = int(digits)
+        self._digits = len(digits)
+        return length
 
 
 def learn_head(data: bytes, meaning: T) -> KnownHead[T] | None:

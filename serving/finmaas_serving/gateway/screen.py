@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from finmaas_core.errors import FinmaasError, Unavailable
+from finmaas_serving.guard.answer import Seal
 from finmaas_serving.guard.policy import Guard, read_policy
 from finmaas_serving.guard.request import screen_request
 
@@ -104,12 +105,26 @@ def screen_call(
         return body, None
 
     is_text = usual or shape.is_for_readers(body.fields)
-    seal = partial(make_provenance, key, route, request_id)
+    seal = Provenance(key, route, request_id)
     return body, shape.screen(guard, names, is_text=is_text, seal=seal)
 
 
-def make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: Mapping[int, str]) -> tuple[bytes, str]:
-    """The sealed claim as JSON, in the order of its names, as `seal` reads it; and its digest, without the seal."""
+class Provenance(Seal):
+    """Of the answers to one request."""
+
+    __slots__ = ("_key", "_request_id", "_route")
+
+    def __init__(self, key: bytes, route: Route | Course, request_id: str) -> None:
+        self._key = key
+        self._route = route
+        self._request_id = request_id
+
+    def claim(self, hashes: dict[int, str]) -> tuple[bytes, str]:
+        """The sealed claim as JSON, in the order of its names, as `seal` reads it; its digest without the seal."""
+        return _make_provenance(self._key, self._route, self._request_id, hashes)
+
+
+def _make_provenance(key: bytes, route: Route | Course, request_id: str, hashes: dict[int, str]) -> tuple[bytes, str]:
     if len(hashes) == 1:
         ((index, digest),) = hashes.items()
         content = f'{{"index":{index},"sha256":"{digest}"}}'

@@ -33,10 +33,12 @@ import msgspec
 
 from finmaas_core.errors import EnvironmentFault, StoreFull
 from finmaas_core.telemetry import get_logger
+from finmaas_serving.gateway import wire
 from finmaas_serving.gateway.schemas import UsageRecord
 
 SEGMENT_BYTES: Final = 1024 * 1024
 MAX_FRAME_BYTES: Final = 2048
+KEPT_RECORDS: Final = 4096  # 2 MiB or so
 _USUAL_FRAME_BYTES: Final = 640
 _HEAD: Final = struct.Struct("<IIQ")
 _HEAD_BYTES, _pack_head = _HEAD.size, _HEAD.pack
@@ -59,12 +61,14 @@ class RecordForm:
     ) -> bytes:  # fmt: skip
         """One record; times as in UsageRecord, `at` in seconds since the epoch."""
         price = b"" if cost is None else b'"cost_nano":%d,"currency":"%b",' % (cost, (currency or "").encode())
+        took_us = int(took_ms * 1000)
+        took = b"%d.%b" % (took_us // 1000, wire.padded(took_us % 1000, 1000))
         spent = b"" if not charges else b'"epoch":%d,"charges":%b,' % (epoch, _encode(charges))
         return (
             b'%b,"request_id":"%b","at":"%b","prompt_tokens":%d,"completion_tokens":%d,"cached_tokens":%d,'
-            b'"reasoning_tokens":%d,"ttft_ms":%.3f,"duration_ms":%.3f,%b%b"claims":[%b],"seq":%d}'
+            b'"reasoning_tokens":%d,"ttft_ms":%b,"duration_ms":%b,%b%b"claims":[%b],"seq":%d}'
         ) % (
-            self._shared, request_id.encode(), tell_time(at), prompt, output, cached, reasoning, took_ms, took_ms,
+            self._shared, request_id.encode(), tell_time(at), prompt, output, cached, reasoning, took, took,
             price, spent, b'"%b"' % claim.encode() if claim else b"", seq,
         )  # fmt: skip
 
@@ -86,7 +90,7 @@ def tell_time(at: float) -> bytes:
     second = int(at)
     if second != _told.second:
         _told.second, _told.text = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-    return b"%b.%06dZ" % (_told.text, int((at - second) * 1_000_000))
+    return b"%b.%bZ" % (_told.text, wire.padded(int((at - second) * 1_000_000), 1_000_000))
 
 
 @dataclass(slots=True)
@@ -130,8 +134,11 @@ class GroupSync:
 class Spool:
     """One gateway's records. Belongs to one process at a time (a lock on the folder says so)."""
 
-    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Opens or makes the spool; EnvironmentFault when another process has it, StoreFull when the disk is full."""
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES, kept: int = KEPT_RECORDS) -> None:
+        """Opens or makes the spool; EnvironmentFault when another process has it, StoreFull when the disk is full.
+
+        So many records that are not delivered are `kept` in memory too, so that nobody has to read them from the disk.
+        """
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._segment_slots = segment_bytes // MAX_FRAME_BYTES  # records of the greatest length in one segment
@@ -150,6 +157,8 @@ class Spool:
         self._spare_number = 0
         self._reserved = 0
         self._read_to: _Place | None = None
+        self._kept: dict[int, bytes] = {}
+        self._most_kept = kept
         self.broken = False  # the disk failed: what was written last may be lost, so nothing more is let in
         self._unsynced: set[int] = set()  # file descriptors
         self._closing: list[int] = []
@@ -220,6 +229,8 @@ class Spool:
         self._segments[-1].last = number
         self._next = number + 1
         self._unsynced.add(self._active)
+        if len(self._kept) < self._most_kept:
+            self._kept[number] = payload
         return number
 
     @property
@@ -242,6 +253,14 @@ class Spool:
 
     def read(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """Up to `limit` synced records with numbers above `after`, as (number, JSON); none only when there are none."""
+        found: list[tuple[int, bytes]] = []
+        number = after + 1
+        while len(found) < limit and number <= self.synced and (kept := self._kept.get(number)) is not None:
+            found.append((number, kept))
+            number += 1
+        return found or self._read_disk(after, limit)
+
+    def _read_disk(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
         for segment in self._segments:
             if segment.last <= after:
@@ -269,7 +288,9 @@ class Spool:
 
     def acknowledge(self, through: int) -> None:
         """Forgets records up to a number. The next sync deletes segments that hold no other; the active stays."""
-        self.acknowledged = max(self.acknowledged, min(through, self.last))
+        before, self.acknowledged = self.acknowledged, max(self.acknowledged, min(through, self.last))
+        for number in range(before + 1, self.acknowledged + 1):
+            self._kept.pop(number, None)
         while len(self._segments) > 1 and self._segments[0].last <= self.acknowledged:
             self._delivered.append(self._segments.pop(0).path)
 

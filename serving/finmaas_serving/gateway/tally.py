@@ -16,6 +16,8 @@ from finmaas_serving.gateway.schemas import FIRST_TOKEN_BOUNDS_MS, WHOLE_BOUNDS_
 if TYPE_CHECKING:
     from finmaas_serving.gateway.schemas import UsageRecord
 
+OK: Final = 200
+COMPLETE: Final = "complete"  # how a call ended that was answered whole
 _PURPOSE: Final = b"finmaas metrics v1"
 
 
@@ -28,12 +30,13 @@ class Counts:
     """One endpoint as one project calls it."""
 
     __slots__ = (
-        "_by_finish", "_by_status", "_cached", "_endpoint", "_first_ms", "_first_ms_sum", "_output", "_project",
-        "_prompt", "_whole_ms", "_whole_ms_sum",
+        "_by_finish", "_by_status", "_cached", "_complete", "_endpoint", "_first_ms", "_first_ms_sum", "_output",
+        "_project", "_prompt", "_whole_ms", "_whole_ms_sum",
     )  # fmt: skip
 
     def __init__(self, endpoint: str, project: str) -> None:
         self._endpoint, self._project = endpoint, project
+        self._complete = 0  # answered whole with 200: nearly all; the others by status and by finish
         self._by_status: dict[int, int] = {}
         self._by_finish: dict[str, int] = {}
         self._prompt = self._cached = self._output = 0
@@ -45,8 +48,11 @@ class Counts:
         self, status: int, finish: str, prompt: int, cached: int, output: int, ttft_ms: float | None, whole_ms: float
     ) -> None:
         """Counts a call that has ended."""
-        self._by_status[status] = self._by_status.get(status, 0) + 1
-        self._by_finish[finish] = self._by_finish.get(finish, 0) + 1
+        if status == OK and finish == COMPLETE:
+            self._complete += 1
+        else:
+            self._by_status[status] = self._by_status.get(status, 0) + 1
+            self._by_finish[finish] = self._by_finish.get(finish, 0) + 1
         self._prompt += prompt
         self._cached += cached
         self._output += output
@@ -58,11 +64,15 @@ class Counts:
 
     def line(self) -> Line | None:
         """The counts as they are now; None before the first call."""
-        if not self._by_status:
+        by_status, by_finish = self._by_status.copy(), self._by_finish.copy()
+        if self._complete:
+            by_status[OK] = by_status.get(OK, 0) + self._complete
+            by_finish[COMPLETE] = self._complete
+        if not by_status:
             return None
         return Line(
-            self._endpoint, self._project, self._by_status.copy(), self._by_finish.copy(), self._prompt, self._cached,
-            self._output, self._first_ms.copy(), self._first_ms_sum, self._whole_ms.copy(), self._whole_ms_sum,
+            self._endpoint, self._project, by_status, by_finish, self._prompt, self._cached, self._output,
+            self._first_ms.copy(), self._first_ms_sum, self._whole_ms.copy(), self._whole_ms_sum,
         )  # fmt: skip
 
 

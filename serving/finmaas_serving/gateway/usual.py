@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from finmaas_core.errors import Corrupt, FinmaasError, StoreFull
 from finmaas_serving.gateway import wire
+from finmaas_serving.gateway.answer import read_answer
 from finmaas_serving.gateway.balance import choose_replica, opening_of
 from finmaas_serving.gateway.body import read_usual, usual_body, usual_engine_body
 from finmaas_serving.gateway.bounds import bound_usual
-from finmaas_serving.gateway.call import COMPLETE, Call
+from finmaas_serving.gateway.call import Call
 from finmaas_serving.gateway.errors import problem_of
 from finmaas_serving.gateway.router import resolve
 from finmaas_serving.gateway.schemas import UsualChat
-from finmaas_serving.gateway.screen import CHAT, make_provenance
+from finmaas_serving.gateway.screen import CHAT, Provenance
 from finmaas_serving.gateway.shapes import SHAPES, Shape
 from finmaas_serving.gateway.spending import settle
 from finmaas_serving.gateway.spool import RecordForm
+from finmaas_serving.gateway.tally import COMPLETE
 from finmaas_serving.gateway.upstream import Exchange
 from finmaas_serving.guard.answer import AnswerScreen, mark_plain
 from finmaas_serving.guard.policy import Guard
@@ -44,13 +45,18 @@ OK: Final = 200
 class Way:
     """What the usual calls of one key to one model have in common, while a snapshot lasts."""
 
-    __slots__ = ("_forms", "counts", "door", "guard", "paid", "path", "priced", "route", "salt", "touches")
+    __slots__ = (
+        "_forms", "counts", "door", "guard", "model_name", "paid", "path", "priced", "route", "salt", "served",
+        "touches",
+    )  # fmt: skip
 
     def __init__(self, gateway: Gateway, key: Key, route: Route, guard: Guard | None) -> None:
         snapshot = gateway.snapshots.current
         self.route = route
         self.guard = guard
         self.touches = guard is not None and guard.touches_answers
+        self.model_name = route.model_name
+        self.served = route.served
         self.path = f"/{route.app}{CHAT}".encode()
         self.door = snapshot.replica_header
         self.salt = gateway.cache_salt_of(key.tenant_id)
@@ -121,7 +127,7 @@ def start_usual(gateway: Gateway, client: Client, asked: Asked, raw: bytes, requ
     found = _find_connection(gateway, asked.key, way, raw)
     if found is None:
         return None
-    body = usual_engine_body(raw, usual, way.route.model_name, way.salt)
+    body = usual_engine_body(raw, usual, way.model_name, way.salt)
     if body is None or not gateway.spool.reserve():
         found[0].idle.append(found[1])
         return None
@@ -279,7 +285,7 @@ class UsualCall:
             way, gateway = self._way, self._gateway
             screen = None
             if way.touches and way.guard is not None:
-                seal = partial(make_provenance, gateway.provenance_key, way.route, self._request_id)
+                seal = Provenance(gateway.provenance_key, way.route, self._request_id)
                 screen = AnswerScreen(way.guard, {}, is_text=True, seal=seal)
             body = usual_body(self._raw, self._usual)
             call = Call(gateway, self._client, self._request_id, _SHAPE, self._key, way.route, body, screen)
@@ -299,12 +305,12 @@ class UsualCall:
         way, gateway, guard = self._way, self._gateway, self._way.guard
         claim = ""
         try:
-            body, usage = _SHAPE.read_answer(body, way.route.model_name, self._usual.model)
+            body, usage = read_answer(body, way.model_name, self._usual.model)
         except Corrupt:
             return False
         if guard is not None and way.touches:
-            seal = partial(make_provenance, gateway.provenance_key, way.route, self._request_id)
-            marked = mark_plain(guard, guard.output.scanner, body, seal if guard.provenance else None)
+            seal = Provenance(gateway.provenance_key, way.route, self._request_id) if guard.provenance else None
+            marked = mark_plain(guard, guard.output.scanner, body, seal)
             if marked is None:
                 return False
             body, claim = marked
@@ -314,12 +320,12 @@ class UsualCall:
         self._replica.in_flight -= 1
         if self._replica.failures:
             self._replica.note_answer()
-        lines = way.route.served
+        lines = way.served
         if self._hold is not None:
             lines += self._hold.lines()
         gateway.running -= 1
         prompt, cached, output = usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens or 0
-        took_ms = round((time.monotonic() - self._started) * 1000, 3)
+        took_ms = (time.monotonic() - self._started) * 1000
         try:
             gateway.spool.append_text(self._record(prompt, cached, output, usage.reasoning_tokens, took_ms, claim))
         except StoreFull as error:

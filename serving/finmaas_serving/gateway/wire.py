@@ -16,6 +16,14 @@ _STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() f
 MAX_ECHO_BYTES: Final = 128
 
 
+def padded(number: int, full: int) -> bytes:
+    """A number below `full`, a power of ten, with as many digits as the greatest below it.
+
+    `%03d` and `%.3f` take ten times as long as `%d` where the code is compiled.
+    """
+    return (b"%d" % (full + number))[1:]
+
+
 def status_line(status: int) -> bytes:
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
 

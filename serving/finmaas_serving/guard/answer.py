@@ -30,8 +30,14 @@ _FIRST: Final = b'"index":0,'
 _SPECIAL: Final = compile_set([NOT_PLAIN_JSON, '"role"|"finish_reason":"'])
 _NO_ENDING: Final = (b"", b"")
 
-Seal = Callable[[dict[int, str]], tuple[bytes, str]]
-"""Makes the provenance of an answer, as JSON, from the SHA-256 of each choice's text; and the digest of the claim."""
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Seal:
+    """Makes the provenance of one answer."""
+
+    def claim(self, hashes: dict[int, str]) -> tuple[bytes, str]:
+        """As JSON, from the SHA-256 of each choice's text; and the digest of the claim."""
+        raise NotImplementedError
 
 
 class Withheld(Exception):
@@ -107,7 +113,7 @@ class TextScreen:
         return msgspec.Raw(self._sealed(self._seal, hashes)) if self._seal is not None and hashes else None
 
     def _sealed(self, seal: Seal, hashes: dict[int, str]) -> bytes:
-        claim, digest = seal(hashes)
+        claim, digest = seal.claim(hashes)
         self.claims.append(digest)
         return claim
 
@@ -381,7 +387,7 @@ def mark_plain(
     ending, written = guard.plain_ending(text) if text and is_text else _NO_ENDING
     if seal is None:
         return (b"%b%b%b%b}" % (before, text, written, after) if ending else body), ""
-    claim, digest = seal({index: hashlib.sha256(text + ending).hexdigest()})
+    claim, digest = seal.claim({index: hashlib.sha256(text + ending).hexdigest()})
     return b'%b%b%b%b,"provenance":%b}' % (before, text, written, after, claim), digest
 
 

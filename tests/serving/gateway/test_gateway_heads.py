@@ -16,6 +16,18 @@ def known() -> KnownHead[str]:
 
 
 class TestKnownHead:
+    def test_lengths_of_any_number_of_digits_by_turns(self) -> None:
+        head = known()
+        for size in (2, 10, 3, 2, 100, 12, 999, 1000, 2):
+            for _ in range(2):  # the second time it is known
+                assert head.body_of(HEAD % size + b"x" * size) == b"x" * size
+                assert head.body_of(HEAD % size + b"x" * (size + 1)) is None
+                assert head.body_of(HEAD % size + b"x" * (size - 1)) is None
+
+    def test_many_lengths(self) -> None:
+        head = known()
+        assert all(head.body_of(HEAD % size + b"x" * size) is not None for size in range(1000))
+
     @pytest.mark.parametrize("body", [b"", b"{}", b"x" * 1000, b"\r\n\r\n"])
     def test_gives_the_body_whatever_its_length(self, body: bytes) -> None:
         assert known().body_of(HEAD % len(body) + body) == body

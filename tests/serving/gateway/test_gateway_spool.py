@@ -50,9 +50,12 @@ class TestSpool:
         assert json.loads(spool.read(2, 1)[0][1])["seq"] == 3
         spool.close()
 
+    @pytest.mark.parametrize("kept", [0, 60, 1000])  # in memory: none, so that the disk is read; some; all
     @pytest.mark.parametrize("limit", [1, 2, 7, 50])
-    def test_read_in_pieces_it_gives_all_records_of_any_length_once(self, tmp_path: Path, limit: int) -> None:
-        spool = Spool(tmp_path, SEGMENT)
+    def test_read_in_pieces_it_gives_all_records_of_any_length_once(
+        self, tmp_path: Path, limit: int, kept: int
+    ) -> None:
+        spool = Spool(tmp_path, SEGMENT, kept)
         for i in range(150):  # from short to as long as a frame may be, over many segments
             assert spool.reserve()
             spool.append_text(b'{"seq":%d,"pad":"%b"}' % (i + 1, b"x" * (i * 97 % (MAX_FRAME_BYTES - 80))))
@@ -67,6 +70,11 @@ class TestSpool:
         while piece := spool.read(again[-1][0] if again else 40, limit):  # what was not acknowledged is read once more
             again += piece
         assert again == found[40:]
+        spool.acknowledge(100)
+        rest = spool.read(100, limit)
+        assert rest
+        assert rest == found[100 : 100 + len(rest)]
+        assert not [number for number in spool._kept if number <= 100]
         spool.close()
 
     def test_goes_on_after_a_crash(self, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from finmaas_serving.gateway.messages import MessagesRewriter
 from finmaas_serving.gateway.responses import ResponsesRewriter
 from finmaas_serving.gateway.shapes import SHAPES
 from finmaas_serving.gateway.sse import StreamRewriter
-from finmaas_serving.guard.answer import AnswerScreen
+from finmaas_serving.guard.answer import AnswerScreen, Seal
 from finmaas_serving.guard.messages_answer import MessagesScreen
 from finmaas_serving.guard.policy import Action, Guard, Marks, PolicyDocument, RuleUse
 from finmaas_serving.guard.request import screen_request
@@ -51,10 +51,11 @@ CUTS = st.lists(st.integers(1, 80), max_size=12)
 
 
 def screens(kind: Any) -> tuple[Any, Any]:
-    def seal(hashes: dict[int, str]) -> tuple[bytes, str]:
-        return json.dumps({str(k): v for k, v in hashes.items()}).encode(), "digest"
+    class Told(Seal):
+        def claim(self, hashes: dict[int, str]) -> tuple[bytes, str]:
+            return json.dumps({str(k): v for k, v in hashes.items()}).encode(), "digest"
 
-    return tuple(kind(GUARD, NAMES, is_text=True, seal=seal) for _ in range(2))  # type: ignore[return-value]
+    return tuple(kind(GUARD, NAMES, is_text=True, seal=Told()) for _ in range(2))  # type: ignore[return-value]
 
 
 class TestResponses:
