@@ -105,7 +105,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self.provenance_key = provenance_key(self.pepper)
         self.outside = OutsideBook(self.pepper)
-        self.outbox = Outbox(self.loop, self, self.awake_s)
+        self.outbox = Outbox(self.loop, self, self.spool, self.awake_s)
 
     def new_request_id(self) -> str:
         """Unique over all gateways and restarts: random for the process, then a running number."""

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     import asyncio
 
+    from finmaas_serving.gateway.spool import Spool
+
 FEW: Final = 2  # requests under way, up to which nothing waits
 MOST: Final = 32  # writes that wait; with more the first ones would wait too long for the sake of the last
 LONG: Final = 64 * 1024  # bytes that are not worth a copy
@@ -29,14 +31,18 @@ class Load(Protocol):
 
 
 class Outbox:
-    """The writes of one turn, in order. Whoever closes a transport in an orderly way flushes first."""
+    """The writes of one turn, in order. Whoever closes a transport in an orderly way flushes first.
 
-    __slots__ = ("_awake", "_awake_s", "_awake_until", "_held", "_load", "_loop", "_scheduled")
+    Usage records of what is written are in the spool's file before: when that cannot be, the connections are cut.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, load: Load, awake_s: float = 0.0) -> None:
+    __slots__ = ("_awake", "_awake_s", "_awake_until", "_held", "_load", "_loop", "_scheduled", "_spool")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, load: Load, spool: Spool, awake_s: float = 0.0) -> None:
         """`awake_s`: for how long the loop stays awake after a write; 0 lets it sleep at once."""
         self._loop = loop
         self._load = load
+        self._spool = spool
         self._held: dict[asyncio.Transport, bytes] = {}
         self._scheduled = False
         self._awake_s = awake_s
@@ -47,8 +53,11 @@ class Outbox:
         """Writes data at the end of this turn, behind what the transport was given before."""
         held = self._held
         if not held and self._load.running <= FEW:
-            transport.write(data)
-            self._stay_awake()
+            if self._is_recorded():
+                transport.write(data)
+                self._stay_awake()
+            else:
+                transport.abort()
             return
         before = held.get(transport)
         if before is not None:
@@ -67,15 +76,33 @@ class Outbox:
         """Writes data at once, behind what the transport was given before: pieces of streams wait for nothing."""
         if transport in self._held:
             data = self._held.pop(transport) + data
-        transport.write(data)
-        self._stay_awake()
+        if self._is_recorded():
+            transport.write(data)
+            self._stay_awake()
+        else:
+            transport.abort()
 
     def flush(self) -> None:
         """Writes what is held now."""
         held, self._held = self._held, {}
+        if not held:
+            return
+        is_recorded = self._spool.write_out()
         for transport, data in held.items():
-            if not transport.is_closing():
+            if not is_recorded:
+                transport.abort()
+            elif not transport.is_closing():
                 transport.write(data)
+        if not is_recorded:
+            self._spool.give_up()
+
+    def _is_recorded(self) -> bool:
+        """Whether the records of what may be written now are in the file; if not, all that waits is cut."""
+        if self._spool.write_out():
+            return True
+        self.flush()
+        self._spool.give_up()
+        return False
 
     def _end_turn(self) -> None:
         self._scheduled = False

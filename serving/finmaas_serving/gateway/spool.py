@@ -2,12 +2,12 @@
 
 Room for a record is set aside on disk before a request is let in, so a request that runs can always be recorded: a
 full disk means that new requests are refused, never an unmetered answer. A record is in the file (and so survives the
-death of the process) when `append` returns; it is on the disk's surface (and survives the loss of power) after the
-next group fsync. Only records that are there are delivered, because a number must never be used twice.
+death of the process) once `write_out` has returned, without which the outbox hands nothing to a socket; it is on the
+disk's surface (and survives the loss of power) after the next group fsync. Only records that are there are delivered,
+because a number must never be used twice.
 
-Segments are mapped into memory: a record is a copy, not a system call, and Linux's fdatasync covers mapped pages. Room
-that was allocated cannot run out on file systems that write in place (ext4, XFS); on one that copies on write (Btrfs,
-ZFS) a full disk would end the process instead of an error, so give the spool a volume of the first kind.
+Room that was allocated cannot run out on file systems that write in place (ext4, XFS). On one that copies on write
+(Btrfs, ZFS) a full disk shows only when a record is written: its answer stays, and nothing more is let in.
 
     <folder>/id                        random; goes with the gateway's id, so that a new spool never repeats a number
     <folder>/usage-<first number>.seg  frames: length, CRC-32, number, then the record as JSON; zeros after the last
@@ -18,7 +18,6 @@ ZFS) a full disk would end the process instead of an error, so give the spool a 
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import secrets
 import struct
@@ -160,12 +159,14 @@ class Spool:
         self._kept: dict[int, bytes] = {}
         self._most_kept = kept
         self.broken = False  # the disk failed: what was written last may be lost, so nothing more is let in
+        self._torn = False  # a record could not be written
+        self._in_file = self._next - 1
         self._unsynced: set[int] = set()  # file descriptors
         self._closing: list[int] = []
         self._delivered: list[Path] = []
         self._new_names = False
         self._active = self._offset = -1
-        self._map: mmap.mmap
+        self._unwritten: list[bytes] = []  # frames that end at the offset and are not in the file yet
         try:
             self._add_spare()
             self._roll()
@@ -185,9 +186,11 @@ class Spool:
 
     def reserve(self) -> bool:
         """Sets room aside for one record; False when the disk has none. Each True wants one `append` or `give_back`."""
-        if self._reserved < self._few and self._spares and not self.broken:  # nearly always
+        if self._reserved < self._few and self._spares and not (self.broken or self._torn):  # nearly always
             self._reserved += 1
             return True
+        if self._torn and not self._mend():
+            return False
         free = self._slots() - self._reserved
         if free <= self._few:
             try:
@@ -208,10 +211,15 @@ class Spool:
     def append(self, record: UsageRecord) -> int:
         """Writes a record into the room reserved for it and returns its number; StoreFull when the disk fails."""
         record.seq = self._next
-        return self.append_text(_encode(record))
+        number = self.append_text(_encode(record))
+        if not self.write_out():
+            self._unwritten.pop()
+            raise StoreFull(f"the usage spool {self._folder} cannot be written")
+        return number
 
     def append_text(self, payload: bytes) -> int:
-        """The same for a record that is JSON already, with the number that follows on `last` as its `seq`."""
+        """The same for a record that is JSON already, with the number that follows on `last` as its `seq`. It is in the
+        file after the next `write_out`, with others of the same turn: one system call for all of them."""
         number = self._next
         length = len(payload)
         size = length + _HEAD_BYTES
@@ -223,9 +231,8 @@ class Spool:
                 self._roll()
             except OSError as error:
                 raise StoreFull(f"the usage spool {self._folder} cannot be written: {error}") from error
-        start = self._offset
-        end = self._offset = start + size
-        self._map[start:end] = _pack_head(length, zlib.crc32(payload), number) + payload
+        self._offset += size
+        self._unwritten.append(_pack_head(length, zlib.crc32(payload), number) + payload)
         self._segments[-1].last = number
         self._next = number + 1
         self._unsynced.add(self._active)
@@ -233,12 +240,44 @@ class Spool:
             self._kept[number] = payload
         return number
 
+    def write_out(self) -> bool:
+        """Puts into the file what was appended. False when that cannot be, until it was given up.
+
+        Nothing more is let in then before there is a new segment, as nobody would find what stands behind a gap.
+        """
+        if not self._unwritten:
+            return True
+        if self._torn or not self._write(b"".join(self._unwritten)):
+            self._torn = True
+            for number in range(self._in_file + 1, self._next):  # after a restart others may have these numbers
+                self._kept.pop(number, None)
+            return False
+        self._unwritten = []
+        self._in_file = self._next - 1
+        return True
+
+    def give_up(self) -> None:
+        """Forgets what could not be written, once the answers it stands for are cut."""
+        self._unwritten = []
+
+    def _write(self, data: bytes) -> bool:
+        at = self._offset - len(data)
+        try:
+            while data:
+                done = os.pwrite(self._active, data, at)
+                at, data = at + done, data[done:]
+        except OSError as error:
+            log.error("spool.torn", folder=str(self._folder), error=str(error))
+            return False
+        return True
+
     @property
     def dirty(self) -> bool:
         return bool(self._unsynced or self._delivered)
 
     def start_sync(self) -> GroupSync:
         """What a group fsync has to do now; `run` it (in any thread), then hand it to `finish_sync`."""
+        self.write_out()
         folder = self._folder if self._new_names else None
         group = GroupSync(self.last, self._unsynced, self._closing, self._delivered, folder)
         self._unsynced, self._closing, self._delivered, self._new_names = set(), [], [], False
@@ -309,7 +348,6 @@ class Spool:
         group = self.start_sync()
         group.run()
         self.finish_sync(group)
-        self._map.close()
         os.close(self._active)
         for path, fd in self._spares:
             os.close(fd)
@@ -332,18 +370,29 @@ class Spool:
             raise
         self._spares.append((path, fd))
 
+    def _mend(self) -> bool:
+        """Goes on in a new segment after one that could not be written; False while there is none to be had, and while
+        answers wait that are not cut yet."""
+        if self._unwritten:
+            return False
+        try:
+            self._roll()
+        except OSError:
+            return False
+        self._torn = False
+        return True
+
     def _roll(self) -> None:
         """Makes a spare segment the active one."""
         if not self._spares:
             self._add_spare()
+        self.write_out()
         spare, fd = self._spares.pop(0)
         path = self._folder / f"usage-{self._next:020d}.seg"
         _drop_empty(self._segments, path)
         spare.rename(path)
         if self._active >= 0:
             self._closing.append(self._active)
-            self._map.close()
-        self._map = mmap.mmap(fd, self._segment_bytes)
         self._active, self._offset = fd, 0
         self._segments.append(_Segment(path, self._next, self._next - 1))
         self._new_names = True

@@ -436,7 +436,7 @@ class TestEndOfTheProcess:
                 gateway = await parts.start_gateway()
                 await parts.ready()
                 parts.stop_neighbours()  # nothing is delivered, so nothing is freed
-                resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (SEGMENT_BYTES // 2, resource.RLIM_INFINITY))
+                resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (SEGMENT_BYTES - 1, resource.RLIM_INFINITY))
                 await asyncio.gather(*(client(parts) for _ in range(8)))
                 assert {(one["status"], one["code"]) for one in refused} == {(503, "gateway_full")}
                 assert (await parts.get("/v1/models")).status == 200  # it lives
