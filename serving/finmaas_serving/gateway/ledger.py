@@ -184,6 +184,8 @@ class Ledger:
 
     async def _call(self, slices: Sequence[Slice]) -> None:
         try:
+            for slice_ in slices:
+                serve_waiters(slice_)  # what others gave back meanwhile may be enough, and then nothing is wanted
             wants = [want for slice_ in slices if (want := self._want_of(slice_)) is not None]
             await self._send(slices, [], wants)
         except (OSError, Corrupt, Unavailable, msgspec.DecodeError) as error:

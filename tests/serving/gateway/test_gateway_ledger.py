@@ -1,0 +1,40 @@
+"""The gateway's side of the ledger, with what the ledger says made up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_parts import answer_usual, chat, grant, limited, run, running_gateway, until
+
+from finmaas_serving.gateway.ledger import Ledger
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_who_waits_gets_what_others_gave_back_though_nothing_more_is_wanted(tmp_path: Path, calls: int) -> None:
+    """Near the end, idle that came back before the ledger heard of it covered those that waited: it was asked for
+    nothing, again and again, and nobody was served."""
+    asked: list[dict[str, Any]] = []
+
+    async def post(path: str, body: bytes, wait_s: float = 0) -> tuple[int, bytes]:
+        asked.append(json.loads(body))
+        return 200, b'{"now":0,"grants":[]}'
+
+    async def test() -> None:
+        async with running_gateway(tmp_path, answer_usual, document=limited("tokens", "day", 100_000)) as (rig, _):
+            ledger = Ledger(rig.gateway, "gw", post)
+            slice_ = grant(rig, 100_000, None)
+            slice_.tight = True
+            waiting = [asyncio.ensure_future(rig.call({**chat(), "max_tokens": 10})) for _ in range(calls)]
+            await until(lambda: len(slice_.waiters) == calls)
+            async with asyncio.timeout(5):
+                await ledger.ask()
+                answers = await asyncio.gather(*waiting)
+            assert [answer.status for answer in answers] == [200] * calls
+            await until(lambda: slice_.reserved == 0)
+            assert asked[0]["wants"] == []
+
+    run(test())
