@@ -377,13 +377,16 @@ def _apply_told(session: Session, name: str, epoch: int, told: Sequence[Told]) -
         if row.closed:
             continue
         one = by_id[row.id]
+        is_newer = one.returned > row.returned or one.round > row.round
         more = min(max(0, one.returned - row.returned), _outstanding(row))
         stirred |= more > 0 or one.round > row.round
         row.returned += more
         windows[row.window_id].outstanding -= more
         row.tight = row.tight or one.round > row.round
         row.round = max(row.round, one.round)
-        row.reserved = one.reserved + max(0, row.granted - one.granted)  # it may not know yet what it was handed
+        reserved = one.reserved + max(0, row.granted - one.granted)  # it may not know yet what it was handed
+        # Messages overtake each other: an old one must not hide what a newer one told.
+        row.reserved = reserved if is_newer else max(row.reserved, reserved)
     session.flush()
     return stirred
 

@@ -206,7 +206,7 @@ class Ledger:
         for slice_ in slices:
             if slice_.tight and not slice_.waiters:
                 _give_back(slice_, now)
-        told = [Told(s.number, s.granted, s.returned, s.reserved, s.round) for s in slices if s.number]
+        told = [Told(s.number, s.granted, s.returned, _returnable_yet(s), s.round) for s in slices if s.number]
         sent_at = time.monotonic()
         answer = await self._post("calls", _Call(self._name, book.epoch, told + unknown, wants), _Answer)
         book.offset = answer.now - (sent_at + time.monotonic()) / 2
@@ -275,6 +275,11 @@ def _give_back(slice_: Slice, now: float) -> None:
     slice_.returned += amount
     slice_.held -= amount
     slice_.idle -= amount
+
+
+def _returnable_yet(slice_: Slice) -> int:
+    """What may come back later: what is reserved, and near the end what is kept for those that wait."""
+    return slice_.reserved + (slice_.idle if slice_.tight else 0)
 
 
 def _standing(slices: Sequence[Slice], grant: Grant) -> Slice | None:

@@ -38,3 +38,26 @@ def test_who_waits_gets_what_others_gave_back_though_nothing_more_is_wanted(tmp_
             assert asked[0]["wants"] == []
 
     run(test())
+
+
+def test_what_is_kept_for_those_that_wait_is_told_as_what_may_come_back(tmp_path: Path) -> None:
+    """Else the ledger tells others for certain that there is no more, and they refuse when it has come back."""
+    asked: list[dict[str, Any]] = []
+
+    async def post(path: str, body: bytes, wait_s: float = 0) -> tuple[int, bytes]:
+        asked.append(json.loads(body))
+        return 503, b""
+
+    async def test() -> None:
+        async with running_gateway(tmp_path, answer_usual, document=limited("tokens", "day", 100_000)) as (rig, _):
+            ledger = Ledger(rig.gateway, "gw", post)
+            slice_ = grant(rig, 5, None)
+            slice_.tight = True
+            async with asyncio.timeout(5):
+                call = asyncio.ensure_future(rig.call({**chat(), "max_tokens": 10}))
+                await until(lambda: bool(slice_.waiters))
+                await ledger.ask()
+                assert (await call).status == 503
+            assert [(told["reserved"], told["returned"]) for told in asked[0]["told"]] == [(5, 0)]
+
+    run(test())
