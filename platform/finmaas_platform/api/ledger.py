@@ -42,7 +42,7 @@ class RecallQuestion(Closing):
 
 
 class ToldSlice(RequestBody):
-    """A slice as its holder sees it."""
+    """A slice as its holder sees it. `reserved`: near the end with what is kept for calls that wait."""
 
     slice: int = Field(ge=1, le=MOST)
     granted: int = Field(ge=0, le=MOST)

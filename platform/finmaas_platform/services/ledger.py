@@ -385,8 +385,8 @@ def _apply_told(session: Session, name: str, epoch: int, told: Sequence[Told]) -
         row.tight = row.tight or one.round > row.round
         row.round = max(row.round, one.round)
         reserved = one.reserved + max(0, row.granted - one.granted)  # it may not know yet what it was handed
-        # Messages overtake each other: an old one must not hide what a newer one told.
-        row.reserved = reserved if is_newer else max(row.reserved, reserved)
+        # Messages overtake each other: near the end an old one must not hide what a newer one told.
+        row.reserved = max(row.reserved, reserved) if row.tight and not is_newer else reserved
     session.flush()
     return stirred
 

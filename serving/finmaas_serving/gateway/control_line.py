@@ -1,7 +1,7 @@
 """Raw connections to the control plane, for what an HTTP library does too late or too slowly.
 
-A library reads an answer only after the last byte of a body, and takes a millisecond for each delivery of usage, in
-which no request moves on.
+A library reads an answer only after the last byte of a body, and takes half a millisecond and more for each delivery of
+usage, in which no request moves on.
 """
 
 from __future__ import annotations

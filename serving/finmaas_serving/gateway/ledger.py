@@ -44,7 +44,7 @@ class Want(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """A slice as its holder sees it."""
+    """A slice as its holder sees it. `reserved`: near the end with what is kept for calls that wait."""
 
     slice: int
     granted: int

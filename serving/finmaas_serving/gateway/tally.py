@@ -67,7 +67,7 @@ class Counts:
         by_status, by_finish = self._by_status.copy(), self._by_finish.copy()
         if self._complete:
             by_status[OK] = by_status.get(OK, 0) + self._complete
-            by_finish[COMPLETE] = self._complete
+            by_finish[COMPLETE] = by_finish.get(COMPLETE, 0) + self._complete  # refusals of an engine end so too
         if not by_status:
             return None
         return Line(

@@ -19,7 +19,7 @@ MAX_ECHO_BYTES: Final = 128
 def padded(number: int, full: int) -> bytes:
     """A number below `full`, a power of ten, with as many digits as the greatest below it.
 
-    `%03d` and `%.3f` take ten times as long as `%d` where the code is compiled.
+    Compiled code knows `%d` and `%b`; with `%03d` or `%.3f` in it the whole format takes the slow way.
     """
     return (b"%d" % (full + number))[1:]
 

@@ -46,6 +46,13 @@ class TestTally:
         assert (risk.prompt_tokens, risk.cached_tokens, risk.completion_tokens) == (20, 4, 10)
         assert (sum(risk.first_token_ms), sum(risk.whole_ms), fraud.prompt_tokens) == (1, 2, 1)
 
+    def test_a_refusal_of_an_engine_is_complete_too(self) -> None:
+        tally = Tally()
+        for status in (200, 400, 200):
+            tally.observe("acme/risk/chat", "acme/risk", record(status=status))
+        [line] = tally.lines
+        assert (line.by_status, line.by_finish) == ({200: 2, 400: 1}, {"complete": 3})
+
     def test_a_time_lies_in_the_bucket_it_does_not_pass(self) -> None:
         tally = Tally()
         for ttft_ms in (5.0, 5.1, 1e9):
